@@ -1,0 +1,1 @@
+"""The DICOM node: receive, queue, segment, deliver."""

@@ -1,0 +1,1 @@
+"""From CT series to organ masks and contours: geometry, network, bundle."""

@@ -1,0 +1,1 @@
+"""Tests of oarlock, the phantoms and peers they stand on, and the demonstration."""

@@ -1,0 +1,1 @@
+"""Prepare data, train the network, measure it."""
