@@ -1,0 +1,47 @@
+"""What can be wrong with a CT series or a model bundle, said so that the one who must act can act."""
+
+from enum import StrEnum
+
+
+class ReasonCode(StrEnum):
+    """Why a series was refused; the value is what administrators see and query for."""
+
+    NOT_CT = "not-ct"
+    LOCALIZER_ONLY = "localizer-only"
+    TOO_FEW_SLICES = "too-few-slices"
+    MIXED_SERIES = "mixed-series"
+    NO_FRAME_OF_REFERENCE = "no-frame-of-reference"
+    MIXED_FRAME_OF_REFERENCE = "mixed-frame-of-reference"
+    MISSING_POSITION = "missing-position"
+    MIXED_ORIENTATION = "mixed-orientation"
+    DUPLICATE_POSITION = "duplicate-position"
+    MISSING_SLICE = "missing-slice"
+    IRREGULAR_SPACING = "irregular-spacing"
+    NO_PIXEL_SPACING = "no-pixel-spacing"
+    MIXED_SPACING = "mixed-spacing"
+    MIXED_MATRIX = "mixed-matrix"
+    NO_RESCALE = "no-rescale"
+    IMPLAUSIBLE_HU = "implausible-hu"
+    UNDECODABLE = "undecodable"
+    NOT_HEAD_AND_NECK = "not-head-and-neck"
+    NO_ROUTE = "no-route"
+
+
+class SeriesUnsuitable(Exception):
+    """The series cannot be contoured; whoever sent it must send another.
+
+    The message says what was found, with its numbers, and what is needed.
+    It never carries a patient's name, id or birth date, so it may be logged.
+    """
+
+    def __init__(self, code: ReasonCode, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class BundleError(Exception):
+    """The model bundle is incomplete, altered or does not fit the program; the operator must replace it."""
