@@ -27,7 +27,7 @@ class ReasonCode(StrEnum):
     NO_ROUTE = "no-route"
 
 
-class SeriesUnsuitable(Exception):
+class SeriesUnsuitable(Exception):  # noqa: N818 - it says what holds, and reads so in `except`
     """The series cannot be contoured; whoever sent it must send another.
 
     The message says what was found, with its numbers, and what is needed.

@@ -18,12 +18,13 @@ A tenth of a millimetre is far below what a contour on CT resolves.
 class SliceGrid:
     """The planes of a CT series: parallel slices of equal size, each at its own position (PS3.3 C.7.6.2).
 
-    Slices need not be evenly spaced, nor stand above each other along the normal: a tilted gantry shears them.
+    Slices need not be evenly spaced, nor stand straight above each other: a tilted gantry shears them.
 
     Parameters
     ----------
     positions_mm
-        (slices, 3) Image Position (Patient), the centre of each slice's first voxel, ascending along the normal.
+        (slices, 3) Image Position (Patient), the centre of each slice's first voxel, ascending along
+        the normal.
     row_direction
         (3,) unit vector of increasing column index, the first triplet of Image Orientation (Patient).
     column_direction
@@ -58,7 +59,7 @@ class SliceGrid:
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """(slices, rows, columns): the median distance between planes, then Pixel Spacing; 0 for a lone slice."""
+        """(slices, rows, columns): the median gap between planes, 0 for a lone slice; then Pixel Spacing."""
         gaps = np.diff(self.offsets_mm)
         return (float(np.median(gaps)) if len(gaps) else 0.0, *self.pixel_spacing_mm)
 
@@ -69,7 +70,7 @@ class SliceGrid:
 
     @property
     def tilt_degrees(self) -> float:
-        """Angle between the way from the first to the last slice and the normal, as a tilted gantry leaves it."""
+        """Angle between the normal and the way from the first slice to the last: the gantry's tilt."""
         way = self.positions_mm[-1] - self.positions_mm[0]
         across = way @ self.normal
         along = np.linalg.norm(way - across * self.normal)
@@ -88,7 +89,7 @@ class SliceGrid:
         return np.asarray(offsets @ axes / self.pixel_spacing_mm, dtype=np.float64)
 
     def affine(self, start: int = 0) -> NDArray[np.float64]:
-        """4x4 matrix from (column, row, slice - start, 1) to LPS mm for the uniform run that begins at `start`.
+        """4x4 matrix from (column, row, slice - start, 1) to LPS mm for the uniform run beginning at `start`.
 
         The slice axis is the run's mean step, so it holds for sheared slices too.
 
