@@ -1,0 +1,253 @@
+"""The configuration: one TOML file becomes one frozen, validated value, or all its problems at once."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from sqlalchemy import make_url
+from typing_extensions import TypeIs
+
+from daemon.config_checks import Problem, contradictions, unwritable_folders
+from daemon.config_source import Location, read_source
+from daemon.config_values import (
+    ANY,
+    AETitle,
+    AETitleOrAny,
+    BindPort,
+    DatabaseUrl,
+    Host,
+    HostOrNetwork,
+    Port,
+    StructureName,
+    covers,
+)
+from daemon.errors import ConfigError
+
+DEFAULT_CONFIG = Path("/etc/oarlock/oarlock.toml")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+def _anchored(path: Path, info: ValidationInfo) -> Path:
+    """Return an absolute path; a relative one starts at the folder of the configuration file."""
+    folder: Path = (info.context or {}).get("folder", Path.cwd())
+    return folder / path.expanduser()
+
+
+class Node(_Section):
+    """The application entity that receives."""
+
+    ae_title: AETitle = "OARLOCK"
+    host: Host = "0.0.0.0"  # noqa: S104 -- a DICOM node that listens on loopback only receives nothing
+    port: BindPort = 11112
+    max_associations: int = Field(20, ge=1, le=1000)
+    max_pdu_bytes: int = Field(131072, ge=4096, le=2**32 - 1)
+
+
+class Storage(_Section):
+    """The spool: everything received and produced, until retention removes it."""
+
+    root: Path
+    min_free_bytes: int = Field(5_000_000_000, ge=0)
+
+    _absolute = field_validator("root")(_anchored)
+
+
+class Database(_Section):
+    """The job table; the URL may hold a password and therefore never shows in a `repr`."""
+
+    url: DatabaseUrl = Field(repr=False)
+
+    @property
+    def shown(self) -> str:
+        """The URL with its password masked, for people and logs."""
+        return make_url(self.url).render_as_string(hide_password=True)
+
+
+class Series(_Section):
+    """When a series counts as complete."""
+
+    quiet_seconds: float = Field(60, ge=0)
+    max_wait_seconds: float = Field(3600, gt=0)
+
+
+class Model(_Section):
+    """The network; no `bundle` means the one that ships with oarlock."""
+
+    bundle: Path | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(0, ge=0, le=1024)
+
+    @field_validator("bundle")
+    @classmethod
+    def _absolute(cls, bundle: Path | None, info: ValidationInfo) -> Path | None:
+        return None if bundle is None else _anchored(bundle, info)
+
+
+class Web(_Section):
+    """The status page."""
+
+    host: Host = "127.0.0.1"
+    port: BindPort = 8042
+
+
+class DeliverySettings(_Section):
+    """How long a destination that does not take a structure set is tried again."""
+
+    retry_for_hours: float = Field(48, ge=0)
+
+
+class Retention(_Section):
+    """How long the files of a finished job are kept; its row stays."""
+
+    days: float = Field(30, gt=0)
+
+
+class Peer(_Section):
+    """Who may send; no hosts means from any address."""
+
+    ae_title: AETitleOrAny
+    hosts: tuple[HostOrNetwork, ...] = ()
+
+    def allows(self, ae_title: str, address: str) -> bool:
+        """Whether an association from this title and IP address comes from this peer."""
+        if self.ae_title not in {ANY, ae_title.strip(" ")}:
+            return False
+        return not self.hosts or any(covers(host, address) for host in self.hosts)
+
+
+class Destination(_Section):
+    """Where structure sets are sent."""
+
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]*$")
+    ae_title: AETitle
+    host: Host
+    port: Port
+
+
+class Route(_Section):
+    """Which structures go where, by the two AE titles of the association; no structures means all 21."""
+
+    calling_ae_title: AETitleOrAny = ANY
+    called_ae_title: AETitleOrAny = ANY
+    destinations: tuple[str, ...]
+    structures: tuple[StructureName, ...] = ()
+
+    def matches(self, calling: str, called: str) -> bool:
+        """Whether a series sent by `calling` to `called` takes this route."""
+        return self.calling_ae_title in {ANY, calling} and self.called_ae_title in {ANY, called}
+
+
+class Config(_Section):
+    """The whole configuration."""
+
+    node: Node = Node()
+    storage: Storage
+    database: Database = Field(
+        default_factory=lambda valid: Database(url=f"sqlite:///{valid['storage'].root}/oarlock.db")
+    )
+    series: Series = Series()
+    model: Model = Model()
+    web: Web = Web()
+    delivery: DeliverySettings = DeliverySettings()
+    retention: Retention = Retention()
+    peers: tuple[Peer, ...] = ()
+    destinations: tuple[Destination, ...] = ()
+    routes: tuple[Route, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _an_empty_database_section_means_the_default(cls, raw: object) -> object:
+        if isinstance(raw, dict) and raw.get("database") == {}:
+            return {key: value for key, value in raw.items() if key != "database"}
+        return raw
+
+    def route_for(self, calling: str, called: str) -> Route | None:
+        """Return the first route that matches, in the order of the file."""
+        calling, called = calling.strip(" "), called.strip(" ")
+        return next((route for route in self.routes if route.matches(calling, called)), None)
+
+    def destination(self, name: str) -> Destination | None:
+        """Return the destination of that name."""
+        return next((found for found in self.destinations if found.name == name), None)
+
+    def peer_allows(self, ae_title: str, address: str) -> bool:
+        """Whether any configured peer may send with this AE title from this IP address."""
+        return any(peer.allows(ae_title, address) for peer in self.peers)
+
+
+def load_config(path: Path, environ: Mapping[str, str]) -> Config:
+    """Read, override, validate and cross-check a configuration file.
+
+    Parameters
+    ----------
+    path
+        The TOML file; its relative paths start at its folder.
+    environ
+        `OARLOCK_<SECTION>__<KEY>` replaces a key of a section; other variables are not looked at.
+
+    Raises
+    ------
+    ConfigError
+        With every problem found, each with the line or the variable it stands in.
+    """
+    source = read_source(path, environ)
+    folder = path.absolute().parent
+    problems: list[Problem] = []
+    config = None
+    try:
+        config = Config.model_validate(source.values, context={"folder": folder})
+    except ValidationError as error:
+        problems += [_problem(details) for details in error.errors() if details["type"] not in _CONSEQUENCES]
+    problems += [*contradictions(source.values), *unwritable_folders(source.values, folder)]
+    if config is None or problems:
+        problems.sort(key=lambda problem: source.line(problem[0]))
+        raise ConfigError([f"{source.place(location)}: {text}" for location, text in problems])
+    return config
+
+
+_CONSEQUENCES = {"default_factory_not_called"}  # errors that another one caused
+
+
+def _problem(details: ErrorDetails) -> Problem:
+    """Return one of pydantic's errors in our words, without the value where it may be a secret."""
+    location, text, found = details["loc"], details["msg"], details["input"]
+    match details["type"]:
+        case "extra_forbidden":
+            return location, "unknown key" + _did_you_mean(location)
+        case "missing":
+            return location, "is missing"
+        case "value_error":
+            return location, text.removeprefix("Value error, ")
+    text = text.replace("Input should be", "must be").replace("String should", "must")
+    shown = location[:1] != ("database",) and isinstance(found, str | int | float)
+    return location, f"{text}, found {found!r}" if shown else text
+
+
+def _did_you_mean(location: Location) -> str:
+    """Return the nearest known key of the same table as a question, or the table's keys."""
+    known: type[BaseModel] = Config
+    for part in location[:-1]:
+        if isinstance(part, str):
+            annotation = known.model_fields[part].annotation
+            known = next(model for model in (annotation, *get_args(annotation)) if _is_section(model))
+    if near := get_close_matches(str(location[-1]), known.model_fields, n=1):
+        return f'; did you mean "{near[0]}"?'
+    return f"; known here: {', '.join(known.model_fields)}"
+
+
+def _is_section(model: object) -> TypeIs[type[BaseModel]]:
+    return isinstance(model, type) and issubclass(model, _Section)

@@ -1,0 +1,46 @@
+"""Every error the daemon raises on purpose, typed by who must act."""
+
+from collections.abc import Sequence
+
+
+class ConfigError(Exception):
+    """The administrator must correct the configuration; carries every problem found, not the first."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class CannotStart(Exception):  # noqa: N818 -- said as a sentence where it is raised
+    """The operator must free what a role needs (a port, a folder, a database at the right schema)."""
+
+
+class NoSuchJob(Exception):  # noqa: N818 -- likewise
+    """The operator named a job number that is not in the table."""
+
+    def __init__(self, job_id: int) -> None:
+        self.job_id = job_id
+        super().__init__(f"there is no job {job_id}; `oarlock jobs` lists them")
+
+
+class IllegalTransition(Exception):  # noqa: N818 -- likewise
+    """A job was asked to move to a state that does not follow its own; says both and what is possible."""
+
+
+class StaleJob(Exception):  # noqa: N818 -- likewise
+    """The job moved on while its caller still held it: the lease ran out or an operator cancelled it.
+
+    Nobody has to act: whoever works on the job drops its result.
+    """
+
+
+class StorageFull(Exception):  # noqa: N818 -- likewise
+    """The operator must make room: the spool's file system is below its watermark or refused a write."""
+
+
+class OutputRejected(Exception):  # noqa: N818 -- likewise
+    """The programmer must look: a structure set did not survive its own check and must not be sent."""
+
+    def __init__(self, findings: Sequence[str]) -> None:
+        self.findings = tuple(findings)
+        super().__init__("; ".join(self.findings))
