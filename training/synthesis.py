@@ -535,7 +535,7 @@ def _stretch(values: Volume, axis: int, factor: int, size: int) -> Volume:
 
 
 def _thinned(mask: Region, step: int) -> Region:
-    """Every `step`-th row and column; an organ so small that it would fall between them is widened instead."""
+    """Every `step`-th row and column; an organ that would fall between them is widened instead."""
     thin = mask[:, ::step, ::step]
     if thin.any():
         return thin
