@@ -1,0 +1,82 @@
+"""Contour Data (3006,0050) of one polygon: to the bytes of its decimal strings and back."""
+
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.contours import Contour
+from model.geometry import SliceGrid
+
+MAX_VALUE_BYTES = 65534
+"""Longest value that explicit VR can hold in a DS element (PS3.5 7.1.2): its length field has 16 bits.
+
+Our files are implicit VR, but a peer that converts them would write a longer value as UN: a lost contour.
+"""
+
+ROUNDING_MM = 0.005
+"""Coordinates are written to 0.01 mm, as planning systems do, so each may be off by half of that."""
+
+_DECIMAL_STRING = re.compile(rb" *[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)? *")
+_MAX_DECIMAL_STRING = 16
+
+
+def encode_contour(contour: Contour, grid: SliceGrid) -> bytes:
+    """Patient x, y, z of every vertex in 0.01 mm, padded to even length, never over `MAX_VALUE_BYTES`.
+
+    A contour too long for that loses the vertices that matter least.
+    Splitting it instead would show planning systems two outlines with an edge that is not there.
+    """
+    points = contour.points
+    while len(value := _encoded(grid.to_patient(contour.slice_index, points))) > MAX_VALUE_BYTES:
+        points = simplified(points, len(points) * MAX_VALUE_BYTES // len(value))
+    return value
+
+
+def count_points(value: bytes) -> int:
+    """Number of Contour Points of an encoded value."""
+    return (value.count(b"\\") + 1) // 3
+
+
+def decode_points(value: bytes) -> NDArray[np.float64]:
+    """(n, 3) LPS mm.
+
+    Raises
+    ------
+    ValueError
+        A value that is no decimal string of at most 16 characters (PS3.5 6.2), or not three for each point.
+    """
+    strings = value.split(b"\\")
+    for string in strings:
+        if len(string) > _MAX_DECIMAL_STRING or not _DECIMAL_STRING.fullmatch(string):
+            shown = string.decode("ascii", "replace")
+            raise ValueError(f"{shown!r} is no decimal string of at most {_MAX_DECIMAL_STRING} characters")
+    if len(strings) % 3:
+        raise ValueError(f"{len(strings)} coordinates are not three for each point")
+    return np.array(list(map(float, strings))).reshape(-1, 3)
+
+
+def _encoded(points_mm: NDArray[np.float64]) -> bytes:
+    """Decimal strings of (n, 3) points, without points that rounding made equal to the one before."""
+    rounded = np.round(points_mm, 2) + 0.0  # + 0.0 turns -0.00 into 0.00
+    distinct = rounded[(rounded != np.roll(rounded, 1, axis=0)).any(axis=1)]
+    text = "\\".join(map("{:.2f}".format, distinct.ravel().tolist()))
+    return (text + " " * (len(text) % 2)).encode("ascii")
+
+
+def simplified(points: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """At most `count` of (n, 2) vertices of a closed polygon, without those that span the smallest triangles.
+
+    What changes is exactly the triangle between a vertex and its two neighbours, far less than a voxel where
+    vertices stand as close as those of a traced mask (Visvalingam and Whyatt 1993, taken in passes).
+    """
+    first = 0
+    while len(points) > count:
+        ahead, behind = np.roll(points, -1, axis=0) - points, points - np.roll(points, 1, axis=0)
+        doubled_area = np.abs(behind[:, 0] * ahead[:, 1] - behind[:, 1] * ahead[:, 0])
+        # No two neighbours in one pass: the second's triangle would no longer be the one that was measured.
+        candidates = np.arange(first, len(points) - 1, 2)
+        smallest = candidates[np.argsort(doubled_area[candidates], kind="stable")]
+        points = np.delete(points, smallest[: min(len(points) - count, len(candidates) // 4 + 1)], axis=0)
+        first = 1 - first
+    return points
