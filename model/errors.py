@@ -14,6 +14,7 @@ class ReasonCode(StrEnum):
     MIXED_FRAME_OF_REFERENCE = "mixed-frame-of-reference"
     MISSING_POSITION = "missing-position"
     MIXED_ORIENTATION = "mixed-orientation"
+    NOT_AXIAL = "not-axial"
     DUPLICATE_POSITION = "duplicate-position"
     MISSING_SLICE = "missing-slice"
     IRREGULAR_SPACING = "irregular-spacing"

@@ -117,25 +117,32 @@ class SliceGrid:
         slices uncovered: gaps of 2.5, 2.5, 5, 5 mm make ``[slice(0, 3), slice(2, 5)]``.
         A lone slice makes one run, of step 1 mm.
         """
-        return list(self._runs)
+        return self._runs
 
     @cached_property
-    def _runs(self) -> tuple[slice, ...]:
-        count = len(self.positions_mm)
-        runs, start = [], 0
-        while start < max(count - 1, 1):
-            stop = min(start + 2, count)
-            while stop < count and _is_even(self.positions_mm[start : stop + 1]):
-                stop += 1
-            runs.append(slice(start, stop))
-            start = stop - 1 if stop > start + 1 else stop
-        return tuple(runs)
+    def _runs(self) -> list[slice]:
+        return even_runs(self.positions_mm)
 
 
-def _is_even(positions: NDArray[np.float64]) -> bool:
-    """Whether (n, 3) points stand at equal steps on the line from the first to the last."""
-    even = np.linspace(positions[0], positions[-1], len(positions))
-    return bool((np.abs(positions - even) <= POSITION_TOLERANCE_MM).all())
+def even_runs(points_mm: NDArray[np.float64]) -> list[slice]:
+    """Maximal runs of (n, k) points at equal steps on a line; neighbouring runs share the point between them.
+
+    Every point of a run lies within `POSITION_TOLERANCE_MM` of its place between the run's first and last,
+    so rounding never adds up along a run.
+    """
+    runs, start = [], 0
+    while start < max(len(points_mm) - 1, 1):
+        stop = min(start + 2, len(points_mm))
+        while stop < len(points_mm) and _is_even(points_mm[start : stop + 1]):
+            stop += 1
+        runs.append(slice(start, stop))
+        start = max(stop - 1, start + 1)
+    return runs
+
+
+def _is_even(points_mm: NDArray[np.float64]) -> bool:
+    even = np.linspace(points_mm[0], points_mm[-1], len(points_mm))
+    return bool((np.abs(points_mm - even) <= POSITION_TOLERANCE_MM).all())
 
 
 @dataclass(frozen=True, eq=False)

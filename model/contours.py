@@ -1,0 +1,125 @@
+"""Masks to closed planar contours and back, exactly inverse to each other."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from contourpy import LineType, contour_generator
+from numpy.typing import NDArray
+
+from model.geometry import Mask
+
+ISO_LEVEL = 0.51
+"""Where between a voxel outside (0) and one inside (1) the contour runs.
+
+Half-way would put every vertex on a tie, which readers that fill on a pixel raster break in different ways.
+Just off it, polygon readers and raster readers find the same voxels, down to single ones.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Contour:
+    """One closed polygon on one slice.
+
+    Parameters
+    ----------
+    slice_index
+        Which slice of the volume.
+    points
+        (n, 2) fractional (row, column), voxel centres at whole numbers, n >= 3; the first is not repeated.
+    """
+
+    slice_index: int
+    points: NDArray[np.float64]
+
+
+def trace(mask: Mask) -> list[Contour]:
+    """Outline a mask, slice by slice, ordered by slice.
+
+    Islands and holes are contours of their own, nested: what lies inside an odd number of them is inside
+    (PS3.3 C.8.8.6.3). Voxels that touch only by a corner get one contour each.
+    An empty mask has no contours.
+    """
+    first_slice, first_row, first_column = mask.corner
+    origin = np.array([first_row - 1, first_column - 1], dtype=np.float64)
+    contours = []
+    for index, plane in enumerate(mask.voxels):
+        if not plane.any():
+            continue
+        # A rim of outside voxels closes the contours of masks that reach the border.
+        padded = np.pad(plane, 1).astype(np.float64)
+        generator = contour_generator(z=padded, line_type=LineType.Separate)
+        for line in cast("list[NDArray[np.float64]]", generator.lines(ISO_LEVEL)):
+            points = line[:-1, ::-1] + origin  # (x, y) to (row, column)
+            contours.append(Contour(first_slice + index, points))
+    return contours
+
+
+def fill(contours: Iterable[Contour], shape: tuple[int, int, int]) -> Mask:
+    """Mask of the voxels whose centres lie inside an odd number of a slice's contours.
+
+    Parts outside the volume are cut off.
+
+    Parameters
+    ----------
+    contours
+        In any order.
+    shape
+        (slices, rows, columns) of the volume.
+
+    Raises
+    ------
+    ValueError
+        A contour on a slice that the volume does not have, or with fewer than 3 finite points.
+    """
+    listed = list(contours)
+    for contour in listed:
+        in_volume = 0 <= contour.slice_index < shape[0]
+        if not in_volume or len(contour.points) < 3 or not np.isfinite(contour.points).all():
+            raise ValueError(
+                f"contour of {len(contour.points)} points on slice {contour.slice_index}; "
+                f"needed are 3 finite points at least, on slices 0 to {shape[0] - 1}"
+            )
+    crossings = _crossings(listed, shape)
+    if not len(crossings):
+        return Mask.from_full(np.zeros(shape, dtype=bool))
+    corner = crossings.min(axis=0)
+    size = crossings.max(axis=0) - corner + 1
+    # Each crossing turns inside to outside, or back, for all columns to its right. A row's crossings are even
+    # in number, so the last column, which may lie just outside the volume, is always outside.
+    parity = np.zeros(size, dtype=np.uint8)
+    np.add.at(parity, tuple((crossings - corner).T), 1)
+    np.add.accumulate(parity, axis=2, out=parity)
+    first_slice, first_row, first_column = (int(c) for c in corner)
+    return _crop(Mask((parity & 1).astype(bool), (first_slice, first_row, first_column), shape))
+
+
+def _crossings(contours: Sequence[Contour], shape: tuple[int, int, int]) -> NDArray[np.int64]:
+    """(n, 3) slice, row and first column to the right, wherever an edge crosses a row of voxel centres."""
+    if not contours:
+        return np.zeros((0, 3), dtype=np.int64)
+    starts = np.concatenate([c.points for c in contours])
+    ends = np.concatenate([np.roll(c.points, -1, axis=0) for c in contours])
+    slices = np.repeat([c.slice_index for c in contours], [len(c.points) for c in contours])
+    low = np.minimum(starts[:, 0], ends[:, 0])
+    high = np.maximum(starts[:, 0], ends[:, 0])
+    # Half open: a vertex exactly on a row belongs to one of its two edges only.
+    first = np.clip(np.ceil(low), 0, shape[1]).astype(np.int64)
+    stop = np.clip(np.ceil(high), 0, shape[1]).astype(np.int64)
+    counts = stop - first
+    edge = np.repeat(np.arange(len(starts)), counts)
+    within = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts)
+    row = first[edge] + within
+    (row_0, column_0), (row_1, column_1) = starts[edge].T, ends[edge].T
+    crossed_at = column_0 + (row - row_0) * (column_1 - column_0) / (row_1 - row_0)
+    column = np.ceil(crossed_at).clip(0, shape[2]).astype(np.int64)
+    return np.stack([slices[edge], row, column], axis=1)
+
+
+def _crop(mask: Mask) -> Mask:
+    """The same mask cropped to its voxels."""
+    tight = Mask.from_full(mask.voxels)
+    first_slice, first_row, first_column = (a + b for a, b in zip(mask.corner, tight.corner, strict=True))
+    corner = (first_slice, first_row, first_column) if tight.count else (0, 0, 0)
+    return Mask(tight.voxels, corner, mask.shape)
