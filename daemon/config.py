@@ -206,7 +206,10 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     """
     source = read_source(path, environ)
     folder = path.absolute().parent
-    problems: list[Problem] = []
+    problems: list[Problem] = [
+        (location, f"[{location[0]}] in the file is no section of single keys; write it there")
+        for location in source.misplaced
+    ]
     config = None
     try:
         config = Config.model_validate(source.values, context={"folder": folder})
@@ -230,6 +233,10 @@ def _problem(details: ErrorDetails) -> Problem:
             return location, "unknown key" + _did_you_mean(location)
         case "missing":
             return location, "is missing"
+        case "model_type":
+            return location, "must be a table of keys"
+        case "tuple_type":
+            return location, "must be a list"
         case "value_error":
             return location, text.removeprefix("Value error, ")
     text = text.replace("Input should be", "must be").replace("String should", "must")

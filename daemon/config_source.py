@@ -23,6 +23,7 @@ class Source:
     values: Mapping[str, Any]
     lines: Mapping[Location, int]
     variables: Mapping[Location, str]
+    misplaced: tuple[Location, ...]  # overrides of what is no section in the file
 
     def place(self, location: Location) -> str:
         """Return a location in words: the variable or the line it stands in, its table and its key."""
@@ -57,20 +58,19 @@ def read_source(path: Path, environ: Mapping[str, str]) -> Source:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"not TOML: {error}"]) from error
     variables: dict[Location, str] = {}
+    misplaced: list[Location] = []
     for variable, value in sorted(environ.items()):
         if match := _OVERRIDE.fullmatch(variable):
             section, key = (part.lower() for part in match.groups())
-            _override(values, section, key, value)
-            variables.setdefault((section,), variable)
             variables[section, key] = variable
-    return Source(values, _lines(text), variables)
-
-
-def _override(values: dict[str, Any], section: str, key: str, value: str) -> None:
-    """Set one key; a section that is no table is left as the file has it, for validation to refuse."""
-    table = values.setdefault(section, {})
-    if isinstance(table, dict):
-        table[key] = value
+            if section not in values:
+                variables[section,] = variable
+            table = values.setdefault(section, {})
+            if isinstance(table, dict):
+                table[key] = value
+            else:
+                misplaced.append((section, key))
+    return Source(values, _lines(text), variables, tuple(misplaced))
 
 
 def _lines(text: str) -> dict[Location, int]:
