@@ -15,7 +15,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails
-from sqlalchemy import make_url
 from typing_extensions import TypeIs
 
 from daemon.config_checks import Problem, contradictions, unwritable_folders
@@ -67,14 +66,9 @@ class Storage(_Section):
 
 
 class Database(_Section):
-    """The job table; the URL may hold a password and therefore never shows in a `repr`."""
+    """The job table: a SQLite file, where no URL is given `oarlock.db` in the storage folder."""
 
-    url: DatabaseUrl = Field(repr=False)
-
-    @property
-    def shown(self) -> str:
-        """The URL with its password masked, for people and logs."""
-        return make_url(self.url).render_as_string(hide_password=True)
+    url: DatabaseUrl
 
 
 class Series(_Section):

@@ -58,17 +58,17 @@ def _host_or_network(host: str) -> str:
 
 
 def _database_url(url: str) -> str:
-    """Return the URL; what is wrong is said without repeating it, as it may hold a password."""
+    """Return the URL of a file; what is wrong is said without repeating it, as it may hold a password."""
     try:
         parsed = make_url(url)
     except ArgumentError:
         msg = "is no database URL such as sqlite:////var/lib/oarlock/oarlock.db"
         raise ValueError(msg) from None
     backend = parsed.get_backend_name()
-    if backend not in {"sqlite", "postgresql"}:
-        msg = f"names the database {backend}; sqlite and postgresql are supported"
+    if backend != "sqlite":
+        msg = f"names a database of {backend}; the job table is a SQLite file"
         raise ValueError(msg)
-    if backend == "sqlite" and not (parsed.database or "").startswith("/"):
+    if not (parsed.database or "").startswith("/"):
         msg = "needs the absolute path of a file after sqlite:///, so four slashes in all"
         raise ValueError(msg)
     return url

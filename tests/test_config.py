@@ -216,13 +216,13 @@ def test_environment_overrides_the_file(tmp_path):
         WHOLE,
         OARLOCK_NODE__PORT="104",
         OARLOCK_WEB__PORT="8080",
-        OARLOCK_DATABASE__URL="postgresql+psycopg://u:secret@db/oarlock",
+        OARLOCK_DATABASE__URL="sqlite:////var/lib/jobs.db",
         OARLOCK_CONFIG="not an override",
         PATH="",
     )
 
     assert (config.node.port, config.web.port) == (104, 8080)
-    assert config.database.url == "postgresql+psycopg://u:secret@db/oarlock"
+    assert config.database.url == "sqlite:////var/lib/jobs.db"
 
 
 def test_a_wrong_override_is_named_by_its_variable(tmp_path):
@@ -234,18 +234,16 @@ def test_a_wrong_override_is_named_by_its_variable(tmp_path):
 
 
 def test_passwords_are_never_printed(tmp_path):
-    """Neither a value, its representation nor a message about it shows the database's password."""
-    config = load(tmp_path, WHOLE, OARLOCK_DATABASE__URL="postgresql://u:hush@db/oarlock")
-    wrong = problems(tmp_path, WHOLE, OARLOCK_DATABASE__URL="oracle://u:hush@db/oarlock")
+    """A database URL that is refused is not repeated, as it may hold a password."""
+    refused = problems(tmp_path, WHOLE, OARLOCK_DATABASE__URL="postgresql://u:hush@db/oarlock")
     worse = problems(tmp_path, '[storage]\nroot = "{root}"\n[database]\nurl = ["hush"]\nurm = "hush"')
 
-    assert "hush" not in repr(config) + str(config) + config.database.shown + "".join(wrong + worse)
-    assert "u:***@db" in config.database.shown
+    assert "hush" not in "".join(refused + worse)
 
 
-@pytest.mark.parametrize("url", ["nonsense", "sqlite://", "sqlite:///relative.db", "mysql://h/d"])
+@pytest.mark.parametrize("url", ["nonsense", "sqlite://", "sqlite:///relative.db", "postgresql://h/d"])
 def test_databases_that_cannot_work_are_refused(tmp_path, url):
-    """A database that several processes could not share is refused."""
+    """What is not the absolute path of a SQLite file is refused."""
     (found,) = problems(tmp_path, WHOLE, OARLOCK_DATABASE__URL=url)
 
     assert found.startswith("environment OARLOCK_DATABASE__URL: ")
