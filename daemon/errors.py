@@ -34,6 +34,10 @@ class StaleJob(Exception):  # noqa: N818 -- likewise
     """
 
 
+class InstanceConflict(Exception):  # noqa: N818 -- likewise
+    """The sender gave one SOP Instance UID to two contents; what came first stays."""
+
+
 class StorageFull(Exception):  # noqa: N818 -- likewise
     """The operator must make room: the spool's file system is below its watermark or refused a write."""
 

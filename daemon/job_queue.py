@@ -1,0 +1,326 @@
+"""The job table: what is received, what is worked on, what became of it. All SQL stands in `job_queue*`."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import TypeVar
+from uuid import uuid4
+
+from sqlalchemy import Engine, Select, select
+
+from daemon import job_queue_deliveries as delivering
+from daemon import job_queue_leases as leases
+from daemon import job_queue_series as series
+from daemon.job_queue_engine import Transactions, head_revision, migrate, schema_revision, sqlite_engine
+from daemon.job_queue_state import get, move, move_held, refusal, remark, stale
+from daemon.job_queue_values import IncomingInstance, KnownInstance, SegmentedResult, StructureResult
+from daemon.jobs import (
+    TRANSITIONS,
+    Base,
+    Delivery,
+    Instance,
+    Job,
+    JobEvent,
+    JobState,
+    QueueReason,
+    SetAside,
+    StageTime,
+    StructureRow,
+)
+
+__all__ = [
+    "IncomingInstance",
+    "JobQueue",
+    "KnownInstance",
+    "SegmentedResult",
+    "StructureResult",
+    "head_revision",
+    "migrate",
+    "open_queue",
+    "schema_revision",
+]
+
+_Row = TypeVar("_Row", bound=Base)
+
+
+def open_queue(url: str, clock: Callable[[], datetime]) -> "JobQueue":
+    """Queue on the database of a URL, which is created or brought up to date first; raises CannotStart."""
+    migrate(url)
+    return JobQueue(sqlite_engine(url), clock)
+
+
+def uuid_uid() -> str:
+    """Give a new UID derived from a UUID (PS3.5 Section B.2)."""
+    return f"2.25.{uuid4().int}"
+
+
+class JobQueue:
+    """The job table of one installation, shared by threads and processes.
+
+    Every method is one short transaction.
+    Rows handed out are detached copies: changing them changes nothing.
+
+    Parameters
+    ----------
+    clock
+        The current time, with its zone.
+    new_uid
+        A UID nobody has used; every job takes two, so that its result is the same object at every send.
+    """
+
+    def __init__(
+        self, engine: Engine, clock: Callable[[], datetime], new_uid: Callable[[], str] = uuid_uid
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._new_uid = new_uid
+        transactions = Transactions(engine)
+        self._reading, self._writing = transactions.reading, transactions.writing
+
+    def close(self) -> None:
+        """Close every connection that is not in use."""
+        self._engine.dispose()
+
+    # Reception
+
+    def find_known(
+        self, series_uid: str, sop_uid: str, calling_ae_title: str, called_ae_title: str
+    ) -> KnownInstance | None:
+        """Find the newest job of a sender's series that already holds an image.
+
+        Another sender's copy does not count: two that send one series at the same time would otherwise
+        end as two halves.
+        A cancelled or purged job does not count either: what is sent again then is wanted again.
+        """
+        with self._reading() as session:
+            return series.find_known(session, series_uid, sop_uid, calling_ae_title, called_ae_title)
+
+    def job_for_instance(self, incoming: IncomingInstance) -> int:
+        """Find or open the receiving job of an image's series, sender and called AE title.
+
+        A job still queued goes back to receiving; once it is claimed, a new revision is opened.
+        """
+        with self._reading() as session:
+            receiving = series.in_state(session, incoming, JobState.RECEIVING)
+        if receiving is not None:
+            return receiving
+        with self._writing() as session:
+            now = self._clock()
+            return (
+                series.in_state(session, incoming, JobState.RECEIVING)
+                or series.receive_again(session, now, incoming)
+                or series.open_revision(session, now, incoming, self._new_uid)
+            )
+
+    def add_instance(self, job_id: int, incoming: IncomingInstance) -> bool:
+        """Count an image whose file is safe on disk; after this the sender may be told 0x0000.
+
+        Returns False where the job stopped receiving meanwhile: ask `job_for_instance` again.
+        The same image twice counts once.
+        """
+        with self._writing() as session:
+            return series.add_instance(session, self._clock(), job_id, incoming)
+
+    def set_aside(self, job_id: int, incoming: IncomingInstance, file_name: str) -> None:
+        """Write down an image refused because the job holds other bytes under its UID; once per content."""
+        with self._writing() as session:
+            series.set_aside(session, self._clock(), job_id, incoming, file_name)
+
+    # Completeness
+
+    def receiving_jobs(self) -> list[Job]:
+        """Jobs whose images are still arriving, oldest first."""
+        with self._reading() as session:
+            return list(session.scalars(select(Job).where(Job.state == JobState.RECEIVING).order_by(Job.id)))
+
+    def complete(self, job_id: int, detail: str) -> JobState:
+        """Queue a job whose series is complete; one without any image (none could be stored) is cancelled.
+
+        Raises
+        ------
+        StaleJob
+            The job is not receiving.
+        """
+        with self._writing() as session:
+            job, code, target = get(session, job_id), None, JobState.QUEUED
+            if job.instance_count == 0:
+                code, target, detail = QueueReason.NO_IMAGES, JobState.CANCELLED, "no image was stored"
+            which, origin = Job.id == job_id, JobState.RECEIVING
+            if not move(session, self._clock(), which, origin, target, detail=detail, reason_code=code):
+                raise stale(session, job_id, "reception")
+            return target
+
+    # Segmentation
+
+    def claim(self, owner: str, lease_seconds: float) -> Job | None:
+        """Lease the oldest queued job that is due; None where nothing is."""
+        with self._writing() as session:
+            return leases.claim(session, self._clock(), owner, lease_seconds)
+
+    def renew(self, job_id: int, owner: str, lease_seconds: float, stage: str, fraction: float) -> None:
+        """Prolong a lease and show the progress (fraction of the stage, 0 to 1); raises StaleJob."""
+        with self._writing() as session:
+            leases.renew(session, self._clock(), job_id, owner, lease_seconds, stage, fraction)
+
+    def release_expired(self) -> int:
+        """Take back the jobs whose worker stopped renewing; returns how many."""
+        with self._writing() as session:
+            return leases.release_expired(session, self._clock())
+
+    def segmented(self, job_id: int, owner: str, result: SegmentedResult) -> None:
+        """Write down a structure set that is on disk, and one delivery per destination; raises StaleJob."""
+        with self._writing() as session:
+            leases.segmented(session, self._clock(), job_id, owner, result)
+
+    def reject(self, job_id: int, owner: str, code: str, detail: str) -> None:
+        """Refuse an unsuitable series; `detail` says what was found and what is needed; raises StaleJob."""
+        self._finish(job_id, owner, JobState.REJECTED, code, detail)
+
+    def fail(self, job_id: int, owner: str, code: str, detail: str) -> None:
+        """Give a job up whose failure would repeat itself; raises StaleJob."""
+        self._finish(job_id, owner, JobState.FAILED, code, detail)
+
+    def requeue(self, job_id: int, owner: str, not_before: datetime | None, detail: str) -> JobState:
+        """Return a job after a passing failure; it fails where its attempts are used up; raises StaleJob."""
+        with self._writing() as session:
+            return leases.requeue(session, self._clock(), job_id, owner, not_before, detail)
+
+    def note(self, job_id: int, detail: str) -> None:
+        """Write a remark into a job's history."""
+        with self._writing() as session:
+            remark(session, self._clock(), job_id, detail)
+
+    # Delivery
+
+    def claim_delivery(self, owner: str, lease_seconds: float) -> tuple[Delivery, Job] | None:
+        """Lease the delivery that has been due the longest; None where nothing is."""
+        with self._writing() as session:
+            return delivering.claim(session, self._clock(), owner, lease_seconds)
+
+    def delivery_sent(self, delivery_id: int, status: int | None, detail: str = "") -> None:
+        """Write down that a destination stored the structure set; closes the job after the last one."""
+        with self._writing() as session:
+            delivering.sent(session, self._clock(), delivery_id, status, detail)
+
+    def delivery_again(
+        self, delivery_id: int, not_before: datetime, kind: str, status: int | None, detail: str
+    ) -> None:
+        """Leave a failed try for later; raises StaleJob where the delivery is no longer pending."""
+        with self._writing() as session:
+            delivering.again(session, self._clock(), delivery_id, not_before, kind, status, detail)
+
+    def delivery_failed(self, delivery_id: int, kind: str, status: int | None, detail: str) -> None:
+        """Give a delivery up; raises StaleJob where it is no longer pending."""
+        with self._writing() as session:
+            delivering.failed(session, self._clock(), delivery_id, kind, status, detail)
+
+    def postpone_destination(self, destination: str, not_before: datetime) -> int:
+        """Let all pending deliveries to a silent destination wait; returns how many."""
+        with self._writing() as session:
+            return delivering.postpone(session, destination, not_before)
+
+    # Operators
+
+    def retry(self, job_id: int) -> JobState:
+        """Start a failed, rejected or cancelled job again, where its work stopped.
+
+        With a structure set on disk only what was not sent is sent again; else it is segmented anew.
+
+        Raises
+        ------
+        NoSuchJob
+        IllegalTransition
+            The job is in another state.
+        """
+        with self._writing() as session:
+            now, job = self._clock(), get(session, job_id)
+            if job.state not in {JobState.FAILED, JobState.REJECTED, JobState.CANCELLED}:
+                raise refusal(job, "retried")
+            unsent = delivering.ask_again(session, now, job_id) if job.result_sha256 else []
+            target = JobState.SEGMENTED if unsent else JobState.QUEUED
+            detail = f"retried by an operator: {', '.join(unsent) or 'segmentation'}"
+            move(session, now, Job.id == job_id, job.state, target, detail=detail, attempts=0)
+            return target
+
+    def cancel(self, job_id: int, detail: str) -> None:
+        """Stop an unfinished job and what it still had to send; raises NoSuchJob, IllegalTransition."""
+        with self._writing() as session:
+            job = get(session, job_id)
+            if JobState.CANCELLED not in TRANSITIONS[job.state]:
+                raise refusal(job, "cancelled")
+            move(session, self._clock(), Job.id == job_id, job.state, JobState.CANCELLED, detail=detail)
+            delivering.cancel(session, job_id)
+
+    def jobs(self, state: JobState | None = None, limit: int = 100) -> list[Job]:
+        """Newest jobs first."""
+        chosen = select(Job) if state is None else select(Job).where(Job.state == state)
+        return self._all(chosen.order_by(Job.id.desc()).limit(limit))
+
+    def job(self, job_id: int) -> Job:
+        """One job; raises NoSuchJob."""
+        with self._reading() as session:
+            return get(session, job_id)
+
+    def events(self, job_id: int) -> list[JobEvent]:
+        """A job's history, oldest first."""
+        return self._all(select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id))
+
+    def deliveries(self, job_id: int) -> list[Delivery]:
+        """A job's deliveries in the order of its route."""
+        with self._reading() as session:
+            return delivering.of_job(session, job_id)
+
+    def structures(self, job_id: int) -> list[StructureRow]:
+        """Organs of a job's structure set."""
+        return self._all(select(StructureRow).where(StructureRow.job_id == job_id).order_by(StructureRow.id))
+
+    def stage_times(self, job_id: int) -> list[StageTime]:
+        """Seconds of every stage of the segmentation."""
+        return self._all(select(StageTime).where(StageTime.job_id == job_id).order_by(StageTime.id))
+
+    def instances(self, job_id: int) -> list[Instance]:
+        """Images that arrived for this job itself; see `images` for what it is segmented from."""
+        return self._all(select(Instance).where(Instance.job_id == job_id).order_by(Instance.id))
+
+    def images(self, job_id: int) -> list[Instance]:
+        """Images a job is segmented from: its own and those of the series' earlier revisions, each once.
+
+        Each lies in the spool under its own `job_id`.
+        """
+        with self._reading() as session:
+            return series.images(session, job_id)
+
+    def instance_uids(self, job_id: int) -> frozenset[str] | None:
+        """SOP Instance UIDs of a job's own images; None where there is no such job."""
+        with self._reading() as session:
+            if session.get(Job, job_id) is None:
+                return None
+            uids = select(Instance.sop_instance_uid).where(Instance.job_id == job_id)
+            return frozenset(session.scalars(uids))
+
+    def set_asides(self, job_id: int) -> list[SetAside]:
+        """Images refused because the job holds other bytes under their UID."""
+        return self._all(select(SetAside).where(SetAside.job_id == job_id).order_by(SetAside.id))
+
+    # Retention
+
+    def purgeable(self, before: datetime) -> list[Job]:
+        """Jobs finished before a time whose images no unfinished revision needs, oldest first."""
+        with self._reading() as session:
+            return series.purgeable(session, before)
+
+    def purged(self, job_id: int) -> None:
+        """Write down that a finished job's files are gone, and forget the patient's name; repeatable."""
+        with self._writing() as session:
+            job = get(session, job_id)
+            if job.state is JobState.PURGED:
+                return
+            which, detail = Job.id == job_id, "files removed at the end of retention"
+            move(session, self._clock(), which, job.state, JobState.PURGED, detail=detail, patient_name=None)
+
+    def _all(self, rows: Select[_Row]) -> list[_Row]:
+        with self._reading() as session:
+            return list(session.scalars(rows))
+
+    def _finish(self, job_id: int, owner: str, target: JobState, code: str, detail: str) -> None:
+        with self._writing() as session:
+            move_held(session, self._clock(), job_id, owner, target, detail=detail, reason_code=code)

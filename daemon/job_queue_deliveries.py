@@ -1,0 +1,160 @@
+"""Deliveries of a job's structure set: claiming, their outcomes, and the rule that closes the job."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.orm import Session, aliased
+
+from daemon.errors import StaleJob
+from daemon.job_queue_state import get, move, remark
+from daemon.jobs import Delivery, DeliveryState, Job, JobState, QueueReason
+
+_UNCHANGED = {"synchronize_session": False}
+
+
+def claim(session: Session, now: datetime, owner: str, lease_seconds: float) -> tuple[Delivery, Job] | None:
+    """Lease the delivery that has been due the longest; an expired lease is as good as none."""
+    due = aliased(Delivery)
+    longest_due = (
+        select(due.id)
+        .join(Job, Job.id == due.job_id)
+        .where(
+            Job.state == JobState.SEGMENTED,
+            due.state == DeliveryState.PENDING,
+            or_(due.not_before.is_(None), due.not_before <= now),
+            or_(due.lease_owner.is_(None), due.lease_expires_at <= now),
+        )
+        .order_by(func.coalesce(due.not_before, due.created_at), due.id)
+        .limit(1)
+        .scalar_subquery()
+    )
+    claimed = session.scalar(
+        update(Delivery)
+        .where(Delivery.id == longest_due)
+        .values(
+            lease_owner=owner,
+            lease_expires_at=now + timedelta(seconds=lease_seconds),
+            attempts=Delivery.attempts + 1,
+        )
+        .returning(Delivery.id),
+        execution_options=_UNCHANGED,
+    )
+    if claimed is None:
+        return None
+    delivery = session.get_one(Delivery, claimed)
+    return delivery, get(session, delivery.job_id)
+
+
+def sent(session: Session, now: datetime, delivery_id: int, status: int | None, detail: str) -> None:
+    """Write down that the destination stored the structure set, even one cancelled meanwhile."""
+    delivery = session.get_one(Delivery, delivery_id)
+    if delivery.state is DeliveryState.CANCELLED:
+        remark(session, now, delivery.job_id, f"cancelled too late: {delivery.destination} has stored it")
+    else:
+        _require_pending(delivery)
+    _release(delivery, DeliveryState.SENT)
+    delivery.sent_at, delivery.failure_kind = now, None
+    delivery.last_status, delivery.detail = status, detail
+    close(session, now, delivery.job_id)
+
+
+def again(
+    session: Session,
+    now: datetime,
+    delivery_id: int,
+    not_before: datetime,
+    kind: str,
+    status: int | None,
+    detail: str,
+) -> None:
+    """Keep a failed try pending; an event tells the first failure and every change of its kind."""
+    delivery = session.get_one(Delivery, delivery_id)
+    _require_pending(delivery)
+    if delivery.failure_kind != kind:
+        remark(session, now, delivery.job_id, f"{delivery.destination}: {detail}; will be tried again")
+    _release(delivery, DeliveryState.PENDING)
+    delivery.not_before, delivery.failure_kind = not_before, kind
+    delivery.last_status, delivery.detail = status, detail
+
+
+def failed(
+    session: Session, now: datetime, delivery_id: int, kind: str, status: int | None, detail: str
+) -> None:
+    """Give a delivery up."""
+    delivery = session.get_one(Delivery, delivery_id)
+    _require_pending(delivery)
+    _release(delivery, DeliveryState.FAILED)
+    delivery.failure_kind, delivery.last_status, delivery.detail = kind, status, detail
+    remark(session, now, delivery.job_id, f"{delivery.destination}: {detail}; given up")
+    close(session, now, delivery.job_id)
+
+
+def postpone(session: Session, destination: str, not_before: datetime) -> int:
+    """Let the other deliveries to a destination that does not answer wait as well; returns how many."""
+    postponed = session.scalars(
+        update(Delivery)
+        .where(
+            Delivery.destination == destination,
+            Delivery.state == DeliveryState.PENDING,
+            Delivery.lease_owner.is_(None),
+            or_(Delivery.not_before.is_(None), Delivery.not_before < not_before),
+        )
+        .values(not_before=not_before)
+        .returning(Delivery.id),
+        execution_options=_UNCHANGED,
+    )
+    return len(postponed.all())
+
+
+def cancel(session: Session, job_id: int) -> None:
+    """Stop what is still pending; a worker in the middle of sending may come too late to be stopped."""
+    for delivery in of_job(session, job_id):
+        if delivery.state is DeliveryState.PENDING:
+            _release(delivery, DeliveryState.CANCELLED)
+
+
+def ask_again(session: Session, now: datetime, job_id: int) -> list[str]:
+    """Put what was not sent back to pending, with a new age; returns the destinations."""
+    unsent = [
+        delivery
+        for delivery in of_job(session, job_id)
+        if delivery.state in {DeliveryState.FAILED, DeliveryState.CANCELLED}
+    ]
+    for delivery in unsent:
+        _release(delivery, DeliveryState.PENDING)
+        delivery.created_at, delivery.attempts = now, 0
+        delivery.failure_kind = delivery.last_status = delivery.detail = None
+    return [delivery.destination for delivery in unsent]
+
+
+def close(session: Session, now: datetime, job_id: int) -> None:
+    """Close the job once nothing is pending: delivered where all was sent, else failed with every reason."""
+    session.flush()
+    rows = of_job(session, job_id)
+    if any(row.state is DeliveryState.PENDING for row in rows):
+        return
+    unreached = [f"{row.destination}: {row.detail}" for row in rows if row.state is DeliveryState.FAILED]
+    if unreached:
+        code, target, detail = QueueReason.DELIVERY_FAILED, JobState.FAILED, "; ".join(unreached)
+    else:
+        stored_by = ", ".join(row.destination for row in rows if row.state is DeliveryState.SENT)
+        code, target, detail = None, JobState.DELIVERED, f"stored by {stored_by}"
+    # A cancelled job stays cancelled: nothing moves then, and that is right.
+    move(session, now, Job.id == job_id, JobState.SEGMENTED, target, detail=detail, reason_code=code)
+
+
+def of_job(session: Session, job_id: int) -> list[Delivery]:
+    """Deliveries of a job in the order of its route."""
+    return list(session.scalars(select(Delivery).where(Delivery.job_id == job_id).order_by(Delivery.id)))
+
+
+def _require_pending(delivery: Delivery) -> None:
+    if delivery.state is not DeliveryState.PENDING:
+        raise StaleJob(
+            f"delivery of job {delivery.job_id} to {delivery.destination} is already {delivery.state}"
+        )
+
+
+def _release(delivery: Delivery, state: DeliveryState) -> None:
+    delivery.state = state
+    delivery.lease_owner = delivery.lease_expires_at = delivery.not_before = None

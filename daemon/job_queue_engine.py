@@ -1,0 +1,171 @@
+"""The connection to the SQLite file: durability, locking, short transactions, and the schema's revision."""
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+
+from daemon.errors import CannotStart, StorageFull
+
+BUSY_SECONDS = 60
+"""How long a connection waits for another process's write; each lasts milliseconds."""
+
+_BEGIN = "oarlock_begin"
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def sqlite_engine(url: str) -> Engine:
+    """Engine on a SQLite file whose commits survive a power cut.
+
+    The file is created readable and writable by its owner alone, because it holds patient identifiers;
+    SQLite gives its journal files the same mode.
+
+    Raises
+    ------
+    CannotStart
+        The URL names no SQLite file, or the file cannot be created.
+    """
+    file = _file_of(url)
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+        file.chmod(0o600)
+    except OSError as error:
+        raise CannotStart(f"the job table {file} cannot be opened for writing: {error.strerror}") from error
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, max_overflow=-1)
+    event.listen(engine, "connect", _prepare_connection)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def migrate(url: str) -> None:
+    """Bring the database to this program's schema, creating it where there is none.
+
+    A file lock lets listener and worker start together; one transaction holds the whole upgrade.
+
+    Raises
+    ------
+    CannotStart
+        The database was written by a newer version of the program.
+    """
+    engine = sqlite_engine(url)
+    try:
+        with _alone(_file_of(url)), engine.execution_options(**{_BEGIN: "IMMEDIATE"}).begin() as connection:
+            _refuse_unknown_revision(connection)
+            settings = AlembicConfig(attributes={"connection": connection})
+            settings.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+            command.upgrade(settings, "head")
+    finally:
+        engine.dispose()
+
+
+def schema_revision(url: str) -> str | None:
+    """Revision the database stands at; None before the first migration."""
+    engine = sqlite_engine(url)
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+
+
+def head_revision() -> str:
+    """Revision this program needs."""
+    head = ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+    assert head is not None, "the package ships its migrations"
+    return head
+
+
+class Transactions:
+    """Short transactions on one engine: reading ones see a snapshot, writing ones begin IMMEDIATE.
+
+    A plain BEGIN that reads and then writes fails with "database is locked" as soon as somebody else wrote in
+    between, whatever the busy timeout.
+    The threads of one process queue on a lock instead of on SQLite's busy timeout, which polls and is unfair.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._read = sessionmaker(engine, expire_on_commit=False)
+        self._write = sessionmaker(
+            engine.execution_options(**{_BEGIN: "IMMEDIATE"}), expire_on_commit=False, autoflush=True
+        )
+        self._turn = threading.Lock()
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Read one consistent snapshot; never waits for a writer."""
+        with self._read() as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """Read and write alone; commits at the end, rolls back on any exception.
+
+        Raises
+        ------
+        StorageFull
+            The database could not be written: disk full, disk fault, or locked beyond `BUSY_SECONDS`.
+        """
+        try:
+            with self._turn, self._write.begin() as session:
+                yield session
+        except OperationalError as error:
+            raise StorageFull(f"the job table could not be written: {error.orig}") from error
+
+
+def _file_of(url: str) -> Path:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite" or parsed.database in {None, "", ":memory:"}:
+        raise CannotStart(
+            f"the job table must be a SQLite file such as sqlite:////var/lib/oarlock/oarlock.db, not {url}"
+        )
+    return Path(str(parsed.database))
+
+
+def _prepare_connection(connection: sqlite3.Connection, _record: object) -> None:
+    # The driver must not begin transactions of its own: `_begin` does, in the mode that is needed.
+    connection.isolation_level = None
+    for pragma in (
+        "journal_mode = WAL",
+        # 0x0000 was a promise: with WAL, only FULL syncs the journal at every commit.
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        # A patient's name blanked at the end of retention must not linger in free pages.
+        "secure_delete = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get(_BEGIN, 'DEFERRED')}")
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Hold the lock file beside the database."""
+    descriptor = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_unknown_revision(connection: Connection) -> None:
+    found = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in ScriptDirectory(str(_MIGRATIONS)).walk_revisions()}
+    if found is not None and found not in known:
+        raise CannotStart(
+            f"the job table was written by a newer oarlock: its schema is {found}, this version knows up to "
+            f"{head_revision()}; install the newer version again or restore the database from before"
+        )

@@ -1,0 +1,144 @@
+"""Work on a job under a lease: claiming, renewing, taking back, and the rows a finished one leaves."""
+
+from dataclasses import asdict
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy.orm import Session, aliased
+
+from daemon.job_queue_state import get, move, move_held, remark, stale
+from daemon.job_queue_values import SegmentedResult
+from daemon.jobs import (
+    MAX_ATTEMPTS,
+    Base,
+    Delivery,
+    DeliveryState,
+    Job,
+    JobState,
+    QueueReason,
+    StageTime,
+    StructureRow,
+)
+
+
+def claim(session: Session, now: datetime, owner: str, lease_seconds: float) -> Job | None:
+    """Lease the oldest queued job that is due, in one statement that counts the attempt."""
+    waiting = aliased(Job)
+    oldest_due = (
+        select(waiting.id)
+        .where(
+            waiting.state == JobState.QUEUED,
+            or_(waiting.not_before.is_(None), waiting.not_before <= now),
+        )
+        .order_by(waiting.id)
+        .limit(1)
+        .scalar_subquery()
+    )
+    claimed = move(
+        session,
+        now,
+        Job.id == oldest_due,
+        JobState.QUEUED,
+        JobState.SEGMENTING,
+        detail=f"claimed by {owner}",
+        lease_owner=owner,
+        lease_expires_at=now + timedelta(seconds=lease_seconds),
+        attempts=Job.attempts + 1,
+    )
+    return get(session, claimed[0]) if claimed else None
+
+
+def renew(
+    session: Session,
+    now: datetime,
+    job_id: int,
+    owner: str,
+    lease_seconds: float,
+    stage: str,
+    fraction: float,
+) -> None:
+    """Prolong a lease and show the progress; raises StaleJob."""
+    renewed = session.scalars(
+        update(Job)
+        .where(_held_by(job_id, owner))
+        .values(
+            lease_expires_at=now + timedelta(seconds=lease_seconds),
+            progress_stage=stage,
+            progress_fraction=min(max(fraction, 0.0), 1.0),
+        )
+        .returning(Job.id),
+        execution_options={"synchronize_session": False},
+    ).all()
+    if not renewed:
+        raise stale(session, job_id, owner)
+
+
+def release_expired(session: Session, now: datetime) -> int:
+    """Take back the jobs whose lease ran out; returns how many."""
+    expired = and_(Job.state == JobState.SEGMENTING, Job.lease_expires_at <= now)
+    jobs = session.scalars(select(Job).where(expired).order_by(Job.id)).all()
+    for job in jobs:
+        _try_again(session, now, job, None, f"its worker {job.lease_owner} fell silent")
+    return len(jobs)
+
+
+def requeue(
+    session: Session, now: datetime, job_id: int, owner: str, not_before: datetime | None, detail: str
+) -> JobState:
+    """Return a job after a passing failure, or fail it; raises StaleJob."""
+    job = session.scalar(select(Job).where(_held_by(job_id, owner)))
+    if job is None:
+        raise stale(session, job_id, owner)
+    return _try_again(session, now, job, not_before, detail)
+
+
+def segmented(session: Session, now: datetime, job_id: int, owner: str, result: SegmentedResult) -> None:
+    """Write down a structure set and open its deliveries; raises StaleJob."""
+    move_held(
+        session,
+        now,
+        job_id,
+        owner,
+        JobState.SEGMENTED,
+        detail=f"{sum(each.found for each in result.structures)} structures",
+        result_sha256=result.sha256,
+        model_name=result.model_name,
+        model_version=result.model_version,
+        model_digest=result.model_digest,
+    )
+    session.add_all(_rows_of(result, job_id, now))
+    for detail in result.remarks:
+        remark(session, now, job_id, detail)
+
+
+def _held_by(job_id: int, owner: str) -> ColumnElement[bool]:
+    return and_(Job.id == job_id, Job.state == JobState.SEGMENTING, Job.lease_owner == owner)
+
+
+def _try_again(
+    session: Session, now: datetime, job: Job, not_before: datetime | None, detail: str
+) -> JobState:
+    """Return a segmenting job to the queue; fail it where its attempts are used up."""
+    which, origin = Job.id == job.id, JobState.SEGMENTING
+    if job.attempts >= MAX_ATTEMPTS:
+        code, detail = QueueReason.ATTEMPTS_USED_UP, f"{MAX_ATTEMPTS} attempts used up; the last: {detail}"
+        move(session, now, which, origin, JobState.FAILED, detail=detail, reason_code=code)
+        return JobState.FAILED
+    move(session, now, which, origin, JobState.QUEUED, detail=detail, reason=detail, not_before=not_before)
+    return JobState.QUEUED
+
+
+def _rows_of(result: SegmentedResult, job_id: int, now: datetime) -> list[Base]:
+    """Rows of a structure set: organs, seconds per stage, and a delivery per destination."""
+    pending = DeliveryState.PENDING
+    return [
+        *(StructureRow(job_id=job_id, **asdict(each)) for each in result.structures),
+        *(
+            StageTime(job_id=job_id, stage=stage, seconds=took)
+            for stage, took in result.stage_seconds.items()
+        ),
+        *(
+            Delivery(job_id=job_id, destination=destination, state=pending, created_at=now)
+            for destination in result.destinations
+        ),
+    ]

@@ -1,0 +1,169 @@
+"""Images of a series in the job table: known, arriving, set aside, and which of them each revision needs."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, and_, exists, func, select, update
+from sqlalchemy.orm import Session, aliased
+
+from daemon.job_queue_state import get, move, open_job, remark
+from daemon.job_queue_values import IncomingInstance, KnownInstance
+from daemon.jobs import FINISHED, Instance, Job, JobState, SetAside
+
+_WITHOUT_IMAGES = (JobState.CANCELLED, JobState.PURGED)
+"""An image of such a job counts as never received: sent again, it opens a new job."""
+
+
+def find_known(
+    session: Session, series_uid: str, sop_uid: str, calling: str, called: str
+) -> KnownInstance | None:
+    """Find the newest revision of a sender's series that already holds an image."""
+    found = session.execute(
+        select(Instance.job_id, Instance.sha256)
+        .join(Job)
+        .where(
+            _same_series(series_uid, calling, called),
+            Job.state.not_in(_WITHOUT_IMAGES),
+            Instance.sop_instance_uid == sop_uid,
+        )
+        .order_by(Job.revision.desc())
+        .limit(1)
+    ).one_or_none()
+    return KnownInstance(*found) if found else None
+
+
+def in_state(session: Session, incoming: IncomingInstance, state: JobState) -> int | None:
+    """Newest job of an image's series in a state."""
+    return session.scalar(
+        select(Job.id).where(_series_of(incoming), Job.state == state).order_by(Job.revision.desc()).limit(1)
+    )
+
+
+def receive_again(session: Session, now: datetime, incoming: IncomingInstance) -> int | None:
+    """Return a job that is still queued to receiving; None where none is."""
+    queued = in_state(session, incoming, JobState.QUEUED)
+    if queued is not None:
+        which, detail = Job.id == queued, "another image arrived"
+        move(session, now, which, JobState.QUEUED, JobState.RECEIVING, detail=detail, last_instance_at=now)
+    return queued
+
+
+def open_revision(
+    session: Session, now: datetime, incoming: IncomingInstance, new_uid: Callable[[], str]
+) -> int:
+    """Open the next revision of an image's series."""
+    last = session.scalar(select(func.max(Job.revision)).where(_series_of(incoming))) or 0
+    job = Job(
+        state=JobState.RECEIVING,
+        revision=last + 1,
+        calling_ae_title=incoming.calling_ae_title,
+        called_ae_title=incoming.called_ae_title,
+        study_instance_uid=incoming.study_instance_uid,
+        series_instance_uid=incoming.series_instance_uid,
+        patient_id=incoming.patient_id,
+        patient_name=incoming.patient_name,
+        accession_number=incoming.accession_number,
+        study_date=incoming.study_date,
+        study_description=incoming.study_description,
+        series_description=incoming.series_description,
+        created_at=now,
+        last_instance_at=now,
+        state_since=now,
+        result_sop_instance_uid=new_uid(),
+        result_series_instance_uid=new_uid(),
+    )
+    return open_job(session, job, f"first image of revision {last + 1} from {incoming.calling_ae_title}")
+
+
+def add_instance(session: Session, now: datetime, job_id: int, incoming: IncomingInstance) -> bool:
+    """Count an image that is on disk; False where the job no longer receives."""
+    same = (Instance.job_id == job_id, Instance.sop_instance_uid == incoming.sop_instance_uid)
+    if session.scalar(select(Instance.sha256).where(*same)) == incoming.sha256:
+        return True
+    counted = session.scalars(
+        update(Job)
+        .where(Job.id == job_id, Job.state == JobState.RECEIVING)
+        .values(
+            instance_count=Job.instance_count + 1,
+            byte_count=Job.byte_count + incoming.byte_count,
+            last_instance_at=now,
+        )
+        .returning(Job.id),
+        execution_options={"synchronize_session": False},
+    ).all()
+    if not counted:
+        return False
+    session.add(
+        Instance(
+            job_id=job_id,
+            sop_instance_uid=incoming.sop_instance_uid,
+            sha256=incoming.sha256,
+            byte_count=incoming.byte_count,
+            transfer_syntax_uid=incoming.transfer_syntax_uid,
+            received_at=now,
+        )
+    )
+    return True
+
+
+def set_aside(
+    session: Session, now: datetime, job_id: int, incoming: IncomingInstance, file_name: str
+) -> None:
+    """Write down an image with a known UID and other bytes, once per content."""
+    if session.scalar(select(SetAside.id).where(SetAside.job_id == job_id, SetAside.file_name == file_name)):
+        return
+    session.add(
+        SetAside(
+            job_id=job_id,
+            sop_instance_uid=incoming.sop_instance_uid,
+            sha256=incoming.sha256,
+            calling_ae_title=incoming.calling_ae_title,
+            file_name=file_name,
+            at=now,
+        )
+    )
+    remark(session, now, job_id, "image refused: its UID is known with other content; set aside")
+
+
+def images(session: Session, job_id: int) -> list[Instance]:
+    """Images a job is segmented from: its own and those of the series' earlier revisions, each once.
+
+    A late image opens a revision that holds this image alone; what came before stays where it is.
+    """
+    job = get(session, job_id)
+    own_or_earlier = (Job.id == job.id) | and_(Job.revision < job.revision, Job.state.not_in(_WITHOUT_IMAGES))
+    rows = session.scalars(
+        select(Instance).join(Job).where(_series_of(job), own_or_earlier).order_by(Job.revision, Instance.id)
+    )
+    return list({row.sop_instance_uid: row for row in rows}.values())
+
+
+def purgeable(session: Session, before: datetime) -> list[Job]:
+    """Jobs finished before a time whose images no unfinished revision needs, oldest first."""
+    later = aliased(Job)
+    needed = exists().where(
+        later.series_instance_uid == Job.series_instance_uid,
+        later.calling_ae_title == Job.calling_ae_title,
+        later.called_ae_title == Job.called_ae_title,
+        later.revision > Job.revision,
+        later.state.not_in([*FINISHED, JobState.PURGED]),
+    )
+    return list(
+        session.scalars(
+            select(Job)
+            .where(Job.state.in_(FINISHED), Job.state_since < before, ~needed)
+            .order_by(Job.state_since)
+        )
+    )
+
+
+def _series_of(image: IncomingInstance | Job) -> ColumnElement[bool]:
+    return _same_series(image.series_instance_uid, image.calling_ae_title, image.called_ae_title)
+
+
+def _same_series(series_uid: str, calling: str, called: str) -> ColumnElement[bool]:
+    return and_(
+        Job.series_instance_uid == series_uid,
+        Job.calling_ae_title == calling,
+        Job.called_ae_title == called,
+    )

@@ -1,0 +1,276 @@
+"""Every file operation of the program: one folder per job number, durable or not there at all.
+
+```
+<root>/jobs/00000017/images/<hash of the SOP Instance UID>.dcm    as received
+                     set_aside/<hash of the bytes>.dcm            same UID, other bytes
+                     structure_set.dcm                            the result
+<root>/unclaimed/00000017                                         folders of a job that no row knows
+```
+
+No string from a peer becomes part of a path.
+Folders are 0700 and files 0600 whatever the umask, because images carry the patient's name.
+"""
+
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from daemon.errors import InstanceConflict, StorageFull
+
+Content = bytes | Iterable[bytes]
+
+
+class Spool:
+    """Files of all jobs under one root.
+
+    Parameters
+    ----------
+    root
+        Folder of the installation; must lie on one local file system.
+    min_free_bytes
+        Watermark: below this nothing new should be accepted.
+    """
+
+    def __init__(self, root: Path, min_free_bytes: int) -> None:
+        self._root = root
+        self._jobs = root / "jobs"
+        self._min_free_bytes = min_free_bytes
+        self._new_folder = threading.Lock()
+
+    def prepare(self) -> None:
+        """Create the folders and prove that a file can be written, linked and removed; raises StorageFull."""
+        with _told_as_storage_full(self._root):
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(self._jobs)
+            probe = self._jobs / f"probe-{uuid4().hex}"
+            try:
+                _write(probe, b"oarlock")
+                _publish(probe, probe.with_suffix(".linked"))
+            finally:
+                probe.unlink(missing_ok=True)
+                probe.with_suffix(".linked").unlink(missing_ok=True)
+
+    def free_bytes(self) -> int:
+        """Bytes the file system still has for us."""
+        return shutil.disk_usage(self._root).free
+
+    def has_room(self) -> bool:
+        """Whether the free space is above the watermark."""
+        return self.free_bytes() >= self._min_free_bytes
+
+    def store_instance(self, job_id: int, sop_uid: str, content: Content) -> Path:
+        """Write one image so that it survives a power cut; the same bytes again change nothing.
+
+        Raises
+        ------
+        StorageFull
+            No room, or a fault of the file system; nothing is left behind.
+        InstanceConflict
+            Other bytes lie there under this UID.
+        """
+        path = self.instance_path(job_id, sop_uid)
+        with _told_as_storage_full(path):
+            self._folder(job_id, "images")
+            part = _part_of(path)
+            try:
+                _write(part, content)
+                if _publish(part, path) or _same_bytes(part, path):
+                    return path
+            finally:
+                part.unlink(missing_ok=True)
+        raise InstanceConflict(f"job {job_id} holds other bytes under {sop_uid}")
+
+    def instance_path(self, job_id: int, sop_uid: str) -> Path:
+        """Place of one image of a job."""
+        return self._images(job_id) / _instance_name(sop_uid)
+
+    def instance_paths(self, job_id: int) -> list[Path]:
+        """Images in a job's own folder, sorted by name; see `JobQueue.images` for all that it needs."""
+        return sorted(self._images(job_id).glob("*.dcm"))
+
+    def move_instance(self, sop_uid: str, from_job: int, to_job: int) -> Path:
+        """Take an image to the job that received it in the end; repeatable; raises as `store_instance`."""
+        source, target = self.instance_path(from_job, sop_uid), self.instance_path(to_job, sop_uid)
+        with _told_as_storage_full(target):
+            self._folder(to_job, "images")
+            if not source.exists() and target.exists():
+                return target
+            if not _publish(source, target) and not _same_bytes(source, target):
+                raise InstanceConflict(f"job {to_job} holds other bytes under {sop_uid}")
+            source.unlink()
+            _sync_folder(source.parent)
+            return target
+
+    def set_aside(self, job_id: int, content: Content) -> str:
+        """Keep bytes that contradict an image of a job; returns the file's name, one per content."""
+        folder = self._job(job_id) / "set_aside"
+        with _told_as_storage_full(folder):
+            self._folder(job_id, "set_aside")
+            part = _part_of(folder / "incoming")
+            try:
+                path = folder / f"{_write(part, content)[:32]}.dcm"
+                _publish(part, path)
+            finally:
+                part.unlink(missing_ok=True)
+        return path.name
+
+    def result_path(self, job_id: int) -> Path:
+        """Place of a job's structure set."""
+        return self._job(job_id) / "structure_set.dcm"
+
+    def store_result(self, job_id: int, content: Content) -> tuple[Path, str]:
+        """Write a structure set durably, in place of an earlier one; returns its path and SHA-256.
+
+        Raises
+        ------
+        StorageFull
+            No room, or a fault of the file system; an earlier structure set is untouched.
+        """
+        path = self.result_path(job_id)
+        with _told_as_storage_full(path):
+            self._folder(job_id)
+            part = _part_of(path)
+            try:
+                digest = _write(part, content)
+                part.replace(path)
+                _sync_folder(path.parent)
+            finally:
+                part.unlink(missing_ok=True)
+        return path, digest
+
+    def purge(self, job_id: int) -> None:
+        """Remove every file of a job; repeatable."""
+        folder = self._job(job_id)
+        with _told_as_storage_full(folder):
+            if folder.exists():
+                shutil.rmtree(folder)
+                _sync_folder(self._jobs)
+
+    def reconcile(self, known: Callable[[int], Collection[str] | None]) -> list[Path]:
+        """Tidy up after a crash, before the first association: remove what was never acknowledged.
+
+        Half-written images and images without a row go: their sender was never told 0x0000 and sends again.
+        A folder whose job does not exist belongs to another database (one restored, or begun anew);
+        it is taken to `unclaimed` before a new job can get its number.
+
+        Parameters
+        ----------
+        known
+            `JobQueue.instance_uids`: SOP Instance UIDs of a job's own rows, None where there is no such job.
+
+        Returns
+        -------
+        list of Path
+            What was removed or taken away.
+        """
+        tidied: list[Path] = []
+        with _told_as_storage_full(self._jobs):
+            for folder in sorted(self._jobs.iterdir()):
+                if not folder.name.isdecimal():
+                    continue
+                _sync_folder(folder)
+                uids = known(int(folder.name))
+                tidied += [self._take_away(folder)] if uids is None else _remove_unknown(folder, uids)
+        return tidied
+
+    def _take_away(self, folder: Path) -> Path:
+        unclaimed = self._root / "unclaimed"
+        _make_folder(unclaimed)
+        folder.rename(unclaimed / f"{folder.name}-{uuid4().hex[:8]}")
+        _sync_folder(unclaimed)
+        _sync_folder(self._jobs)
+        return folder
+
+    def _folder(self, job_id: int, *inside: str) -> None:
+        folder = self._job(job_id)
+        # A second association must not promise an image in a folder that the first has not synced yet.
+        with self._new_folder:
+            _make_folder(folder)
+            for name in inside:
+                folder /= name
+                _make_folder(folder)
+
+    def _job(self, job_id: int) -> Path:
+        return self._jobs / f"{job_id:08d}"
+
+    def _images(self, job_id: int) -> Path:
+        return self._job(job_id) / "images"
+
+
+@contextmanager
+def _told_as_storage_full(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageFull(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _instance_name(sop_uid: str) -> str:
+    return f"{hashlib.sha256(sop_uid.encode()).hexdigest()[:32]}.dcm"
+
+
+def _part_of(path: Path) -> Path:
+    # Its own for every writer: two associations may bring the same image at the same moment.
+    return path.with_name(f"{path.stem}-{uuid4().hex}.part")
+
+
+def _make_folder(folder: Path) -> None:
+    """Create a folder durably with mode 0700; an existing one keeps its mode."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return
+    folder.chmod(0o700)
+    _sync_folder(folder.parent)
+
+
+def _write(path: Path, content: Content) -> str:
+    """Write and sync a new file; returns its SHA-256."""
+    digest = hashlib.sha256()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o600)
+        for chunk in (content,) if isinstance(content, bytes) else content:
+            digest.update(chunk)
+            file.write(chunk)
+        file.flush()
+        os.fsync(descriptor)
+    return digest.hexdigest()
+
+
+def _publish(part: Path, path: Path) -> bool:
+    """Give a complete file its name, durably; False where the name is taken: nothing is overwritten."""
+    try:
+        path.hardlink_to(part)
+    except FileExistsError:
+        return False
+    _sync_folder(path.parent)
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    with one.open("rb") as first, other.open("rb") as second:
+        return hashlib.file_digest(first, "sha256").digest() == hashlib.file_digest(second, "sha256").digest()
+
+
+def _remove_unknown(folder: Path, sop_uids: Collection[str]) -> list[Path]:
+    """Remove half-written images and those that no row knows."""
+    kept = {_instance_name(uid) for uid in sop_uids}
+    places = [*folder.glob("images/*"), *folder.glob("set_aside/*.part")]
+    unknown = [path for path in places if path.name not in kept and path.suffix in {".dcm", ".part"}]
+    for path in unknown:
+        path.unlink()
+    return unknown
