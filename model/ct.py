@@ -1,14 +1,55 @@
 """CT files to one volume in Hounsfield units, or the reason why they do not make one."""
 
+import filecmp
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_partial
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.tag import BaseTag
+from pydicom.uid import CTImageStorage
 
+from model.errors import ReasonCode, SeriesUnsuitable
 from model.geometry import SliceGrid
+from model.slice_header import SliceHeader, slice_header
+from model.suitability import MINIMUM_SLICES, stack_slices
+
+LOWEST_HU = -1024
+"""Air on the scale every CT uses; padding and all that lies below becomes this."""
+
+IMAGE_HU = (-900, 31000)
+"""HU that images really have, the extended scale for metal included: a padding value among them is ignored.
+
+Obeyed, it would cut holes into the patient wherever tissue happens to have that value.
+"""
+
+AIR_BELOW_HU = -700
+SOFT_TISSUE_HU = (-200, 200)
+LEAST_SHARE = 0.005
+"""Share of voxels that air and soft tissue must each have; a patient's CT in HU has far more of both."""
+
+_PIXEL_ATTRIBUTES = [
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelData",
+]
+
+_Argument = TypeVar("_Argument")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +78,149 @@ class CTVolume:
 
 
 def find_series(folder: Path) -> dict[str, list[Path]]:
-    """Series Instance UID to files, for every CT image under a folder."""
-    raise NotImplementedError(folder)
+    """Series Instance UID to files, for every CT image under a folder, localizers included.
+
+    File names and extensions do not matter; what is no DICOM file or no CT Image Storage is passed over.
+    """
+    series = defaultdict(list)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        series_uid = _ct_series_uid(path)
+        if series_uid:
+            series[series_uid].append(path)
+    return dict(series)
 
 
-def read_series(paths: Sequence[Path], progress: Callable[[float], None] | None = None) -> CTVolume:
-    """Read one series."""
-    raise NotImplementedError(paths, progress)
+def read_series(
+    paths: Sequence[Path],
+    progress: Callable[[float], None] | None = None,
+    *,
+    minimum_slices: int = MINIMUM_SLICES,
+) -> CTVolume:
+    """Read the CT images of one series into one volume, sorted along the normal of the slices.
+
+    Every header is read and judged before any pixels are decoded; that is done one slice at a time.
+
+    Parameters
+    ----------
+    paths
+        Files in any order; localizers and other objects among them are left out, with a remark.
+    progress
+        Called with the share done, 0 to 1.
+    minimum_slices
+        Fewer slices are refused.
+
+    Raises
+    ------
+    SeriesUnsuitable
+        The files make no volume that could be contoured; also for whatever is wrong inside a file.
+    """
+    report = progress or (lambda _share: None)
+    headers, copies = _leave_out_copies([_unless_corrupt(slice_header, path, path) for path in paths])
+    stack = stack_slices(headers, minimum_slices)
+    report(0.1)
+    hu = np.empty(stack.grid.shape, dtype=np.int16)
+    for index, header in enumerate(stack.headers):
+        hu[index] = _unless_corrupt(_read_hu, header, header.path)
+        report(0.1 + 0.9 * (index + 1) / len(stack.headers))
+    _require_plausible(hu)
+    first = stack.headers[0].path
+    return CTVolume(
+        hu=hu,
+        grid=stack.grid,
+        sop_instance_uids=tuple(h.sop_instance_uid for h in stack.headers),
+        header=_unless_corrupt(_read_attributes, first, first),
+        remarks=(*copies, *stack.remarks, *_padding_remarks(stack.headers)),
+    )
+
+
+def _ct_series_uid(path: Path) -> str:
+    """Series Instance UID of a CT image, empty for anything else; reads no further than it needs."""
+
+    def is_after_series(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        return int(tag) > 0x0020000E
+
+    try:
+        with path.open("rb") as file:
+            header = read_partial(file, is_after_series, specific_tags=[0x00080016, 0x0020000E])
+            is_ct = header.get("SOPClassUID") == CTImageStorage
+            return str(header.get("SeriesInstanceUID", "")) if is_ct else ""
+    except InvalidDicomError:
+        return ""
+    except Exception:  # noqa: BLE001 - a stray corrupt file among others can raise anything, and is no CT image
+        return ""
+
+
+def _unless_corrupt(read: Callable[[_Argument], _Result], argument: _Argument, path: Path) -> _Result:
+    """Whatever goes wrong while reading a file is the file's fault, and said so."""
+    try:
+        return read(argument)
+    except SeriesUnsuitable:
+        raise
+    except Exception as error:
+        raise SeriesUnsuitable(
+            ReasonCode.UNDECODABLE,
+            f"{path.name} cannot be read ({type(error).__name__}: {str(error)[:300]}); "
+            "needed is a complete DICOM file in a transfer syntax that can be decoded",
+        ) from error
+
+
+def _leave_out_copies(headers: Sequence[SliceHeader]) -> tuple[list[SliceHeader], list[str]]:
+    """Drop byte for byte copies of files; one SOP Instance UID on different files is refused."""
+    known: dict[str, SliceHeader] = {}
+    for header in headers:
+        first = known.setdefault(header.sop_instance_uid, header)
+        if first is not header and not filecmp.cmp(first.path, header.path, shallow=False):
+            raise SeriesUnsuitable(
+                ReasonCode.DUPLICATE_INSTANCE,
+                f"{first.path.name} and {header.path.name} differ but share the SOP Instance UID "
+                f"{header.sop_instance_uid}; needed is one image per UID",
+            )
+    copies = len(headers) - len(known)
+    return list(known.values()), [f"left out: {copies} copies of other files"] if copies else []
+
+
+def _read_attributes(path: Path) -> Dataset:
+    return dcmread(path, stop_before_pixels=True)
+
+
+def _read_hu(header: SliceHeader) -> NDArray[np.int16]:
+    """(rows, columns) of one slice in HU (PS3.3 C.11.1.1.2), padding and whatever is below air as air."""
+    image = dcmread(header.path, specific_tags=list(_PIXEL_ATTRIBUTES))
+    stored, _ = get_decoder(image.file_meta.TransferSyntaxUID).as_array(image, raw=True)
+    if stored.shape != (header.rows, header.columns):
+        raise ValueError(f"pixel data of shape {stored.shape} instead of {(header.rows, header.columns)}")
+    slope, intercept = header.rescale_slope or 1.0, header.rescale_intercept or 0.0
+    if slope == 1 and intercept.is_integer():
+        hu = np.add(stored, int(intercept), dtype=np.int32)
+    else:
+        hu = np.rint(stored * slope + intercept).astype(np.int32)
+    if header.padding and not _is_among_image_values(header):
+        hu[(stored >= header.padding[0]) & (stored <= header.padding[1])] = LOWEST_HU
+    clipped: NDArray[np.int16] = hu.clip(LOWEST_HU, np.iinfo(np.int16).max).astype(np.int16)
+    return clipped
+
+
+def _is_among_image_values(header: SliceHeader) -> bool:
+    """Whether the padding reaches into the HU that a patient can have."""
+    slope, intercept = header.rescale_slope or 1.0, header.rescale_intercept or 0.0
+    low, high = sorted(value * slope + intercept for value in header.padding or ())
+    return high >= IMAGE_HU[0] and low <= IMAGE_HU[1]
+
+
+def _padding_remarks(headers: Sequence[SliceHeader]) -> list[str]:
+    ignored = sum(h.padding is not None and _is_among_image_values(h) for h in headers)
+    return [f"Pixel Padding Value ignored on {ignored} slices: tissue has that value too"] if ignored else []
+
+
+def _require_plausible(hu: NDArray[np.int16]) -> None:
+    """Refuse numbers that are no Hounsfield units, whatever the header says."""
+    seen = hu[:, ::4, ::4]  # (slices, rows / 4, columns / 4), enough for shares
+    air = float((seen < AIR_BELOW_HU).mean())
+    tissue = float(((seen > SOFT_TISSUE_HU[0]) & (seen < SOFT_TISSUE_HU[1])).mean())
+    if min(air, tissue) < LEAST_SHARE:
+        raise SeriesUnsuitable(
+            ReasonCode.IMPLAUSIBLE_HU,
+            f"{air:.1%} of the voxels are air (below {AIR_BELOW_HU} HU) and {tissue:.1%} soft tissue "
+            f"({SOFT_TISSUE_HU[0]} to {SOFT_TISSUE_HU[1]} HU), values are {seen.min()} to {seen.max()}; "
+            f"needed are {LEAST_SHARE:.1%} of each, as in a CT of a patient in Hounsfield units",
+        )

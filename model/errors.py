@@ -15,6 +15,7 @@ class ReasonCode(StrEnum):
     MISSING_POSITION = "missing-position"
     MIXED_ORIENTATION = "mixed-orientation"
     NOT_AXIAL = "not-axial"
+    DUPLICATE_INSTANCE = "duplicate-instance"
     DUPLICATE_POSITION = "duplicate-position"
     MISSING_SLICE = "missing-slice"
     IRREGULAR_SPACING = "irregular-spacing"

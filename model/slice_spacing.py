@@ -47,8 +47,8 @@ def refuse_duplicate_positions(grid: SliceGrid) -> None:
         first = int(np.flatnonzero(~is_new)[0])
         raise SeriesUnsuitable(
             ReasonCode.DUPLICATE_POSITION,
-            f"{len(offsets)} images on {len(per_plane)} planes, up to {per_plane.max()} on one, first at "
-            f"{_place(grid, first)}; needed is one image per plane: send one phase or acquisition",
+            f"{len(offsets)} images at {len(per_plane)} positions, up to {per_plane.max()} at one, first at "
+            f"{_place(grid, first)}; needed is one image per position: send one phase or acquisition",
         )
 
 

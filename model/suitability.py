@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from pydicom.uid import UID, CTImageStorage
 
 from model.errors import ReasonCode, SeriesUnsuitable
 from model.geometry import SliceGrid, even_runs
+from model.slice_header import SliceHeader
 from model.slice_spacing import refuse_duplicate_positions, refuse_irregular_gaps, refuse_leaning_stack
 
 MINIMUM_SLICES = 10
@@ -33,33 +33,6 @@ PIXEL_SPACING_TOLERANCE_MM = 1e-4
 
 ACROSS_THE_STACK = np.cos(np.radians(45))
 """An image whose normal is more than 45 degrees off belongs to another kind of view."""
-
-
-@dataclass(frozen=True)
-class SliceHeader:
-    """What the header of one file says; None where it says nothing that can be used.
-
-    Positions and directions are LPS mm, `pixel_spacing_mm` is (between rows, between columns),
-    `padding` the lowest and highest stored value that is no image.
-    """
-
-    path: Path
-    sop_class_uid: str
-    sop_instance_uid: str
-    series_instance_uid: str
-    frame_of_reference_uid: str
-    image_type: tuple[str, ...]
-    samples_per_pixel: int
-    is_lossy: bool
-    position_mm: tuple[float, ...] | None
-    orientation: tuple[float, ...] | None
-    pixel_spacing_mm: tuple[float, ...] | None
-    rows: int
-    columns: int
-    rescale_slope: float | None
-    rescale_intercept: float | None
-    rescale_type: str
-    padding: tuple[int, int] | None
 
 
 @dataclass(frozen=True)

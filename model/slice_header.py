@@ -1,0 +1,143 @@
+"""What the header of one CT file says about its place and its values, read without its pixels."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset, dcmread
+
+_ATTRIBUTES = [
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "ImageType",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "SamplesPerPixel",
+    "LossyImageCompression",
+    "PixelSpacing",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+]
+
+
+@dataclass(frozen=True)
+class SliceHeader:
+    """What one file says; None, 0 or empty where it says nothing that can be used.
+
+    Positions and directions are LPS mm, `pixel_spacing_mm` is (between rows, between columns),
+    `padding` the lowest and highest stored value that is no image.
+    """
+
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    frame_of_reference_uid: str
+    image_type: tuple[str, ...]
+    samples_per_pixel: int
+    is_lossy: bool
+    position_mm: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    pixel_spacing_mm: tuple[float, ...] | None
+    rows: int
+    columns: int
+    rescale_slope: float | None
+    rescale_intercept: float | None
+    rescale_type: str
+    padding: tuple[int, int] | None
+
+
+def slice_header(path: Path) -> SliceHeader:
+    """Read one header; what is missing or malformed in it is left for the checks to judge.
+
+    Raises
+    ------
+    Exception
+        Whatever pydicom raises for files that are no DICOM, or broken.
+    """
+    dataset = dcmread(path, stop_before_pixels=True, specific_tags=list(_ATTRIBUTES))
+    spacing = _floats(dataset, "PixelSpacing", 2)
+    return SliceHeader(
+        path=path,
+        sop_class_uid=_text(dataset, "SOPClassUID"),
+        sop_instance_uid=dataset.SOPInstanceUID,
+        series_instance_uid=_text(dataset, "SeriesInstanceUID"),
+        frame_of_reference_uid=_text(dataset, "FrameOfReferenceUID"),
+        image_type=_texts(dataset, "ImageType"),
+        samples_per_pixel=_integer(dataset, "SamplesPerPixel", 1),
+        is_lossy=_text(dataset, "LossyImageCompression") == "01",
+        position_mm=_floats(dataset, "ImagePositionPatient", 3),
+        orientation=_floats(dataset, "ImageOrientationPatient", 6),
+        pixel_spacing_mm=spacing if spacing and min(spacing) > 0 else None,
+        rows=_integer(dataset, "Rows", 0),
+        columns=_integer(dataset, "Columns", 0),
+        rescale_slope=_float(dataset, "RescaleSlope"),
+        rescale_intercept=_float(dataset, "RescaleIntercept"),
+        rescale_type=_text(dataset, "RescaleType").upper(),
+        padding=_padding(dataset),
+    )
+
+
+def _values(dataset: Dataset, keyword: str) -> tuple[object, ...]:
+    """The values of an attribute; none if it is absent, empty or malformed."""
+    try:
+        value = dataset.get(keyword)
+    except (ValueError, TypeError, OverflowError):
+        return ()
+    if value is None or value == "":
+        return ()
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
+
+
+def _floats(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+    try:
+        values = tuple(float(str(v)) for v in _values(dataset, keyword))
+    except ValueError:
+        return None
+    return values if len(values) == count and np.isfinite(values).all() else None
+
+
+def _float(dataset: Dataset, keyword: str) -> float | None:
+    values = _floats(dataset, keyword, 1)
+    return values[0] if values else None
+
+
+def _integer(dataset: Dataset, keyword: str, otherwise: int) -> int:
+    value = _float(dataset, keyword)
+    return otherwise if value is None else int(value)
+
+
+def _texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+    return tuple(str(v).strip().upper() for v in _values(dataset, keyword))
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    values = _values(dataset, keyword)
+    return str(values[0]).strip() if values else ""
+
+
+def _padding(dataset: Dataset) -> tuple[int, int] | None:
+    """Lowest and highest stored value that is padding (PS3.3 C.7.5.1.1.2).
+
+    The value may be written signed where pixels are unsigned, or the other way round: the bits count.
+    """
+    value = _float(dataset, "PixelPaddingValue")
+    if value is None:
+        return None
+    limit = _float(dataset, "PixelPaddingRangeLimit")
+    bits = _integer(dataset, "BitsAllocated", 16)
+    is_signed = _integer(dataset, "PixelRepresentation", 0) == 1
+    stored = [int(v) % 2**bits for v in (value, value if limit is None else limit)]
+    if is_signed:
+        stored = [v - 2**bits if v >= 2 ** (bits - 1) else v for v in stored]
+    return min(stored), max(stored)
