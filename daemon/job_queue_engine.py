@@ -70,7 +70,9 @@ def migrate(url: str) -> None:
 
 
 def schema_revision(url: str) -> str | None:
-    """Revision the database stands at; None before the first migration."""
+    """Revision the database stands at; None before the first migration, also where there is no file yet."""
+    if not _file_of(url).exists():
+        return None
     engine = sqlite_engine(url)
     try:
         with engine.connect() as connection:

@@ -1,0 +1,1 @@
+"""The schema of the job table, one revision after the other."""
