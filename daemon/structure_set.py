@@ -189,7 +189,7 @@ def _software_version() -> str:
     try:
         return version("oarlock")
     except PackageNotFoundError:
-        return "not installed"
+        return "dev"
 
 
 def _plain(text: str, limit: int) -> str:
