@@ -1,4 +1,4 @@
-"""What may be purged, and when: finished jobs after their days, delivered ones earlier where room is short."""
+"""What may be purged, and when: finished jobs after their days, delivered ones earlier if room is short."""
 
 from datetime import datetime, timedelta
 
@@ -19,27 +19,29 @@ def purge_old(queue: JobQueue, spool: Spool, now: datetime, retention_days: floa
     a listener that must refuse images harms more than a copy that is missing, since the images are in the
     archive that sent them and the structure set is at its destinations.
     """
-    due = queue.purgeable(now - timedelta(days=retention_days))
-    for job in due:
-        _purge(queue, spool, job)
-    return len(due) + _make_room(queue, spool, now)
+    aged = queue.purgeable(now - timedelta(days=retention_days))
+    purged = sum(_purge(queue, spool, job) for job in aged)
+    if not spool.has_room():
+        purged += _make_room(queue, spool, now)
+    return purged
 
 
 def _make_room(queue: JobQueue, spool: Spool, now: datetime) -> int:
     purged = 0
-    if spool.has_room():
-        return purged
     for job in queue.purgeable(now):
         if job.state is JobState.DELIVERED:
-            _purge(queue, spool, job)
-            purged += 1
+            purged += _purge(queue, spool, job)
             if spool.has_room():
                 break
     return purged
 
 
-def _purge(queue: JobQueue, spool: Spool, job: Job) -> None:
+def _purge(queue: JobQueue, spool: Spool, job: Job) -> bool:
     """Files first, row second: a crash between the two leaves a job that is purged again."""
+    # An operator may have retried it while others were being purged.
+    if queue.job(job.id).state_since != job.state_since:
+        return False
     spool.purge(job.id)
     queue.purged(job.id)
     _log.info("job_purged", job=job.id, series=job.series_instance_uid, was=str(job.state))
+    return True

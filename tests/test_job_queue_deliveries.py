@@ -1,0 +1,188 @@
+"""The job table: a structure set goes to its destinations, operators retry and cancel."""
+
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+
+from daemon.errors import IllegalTransition, NoSuchJob, StaleJob
+from daemon.jobs import DeliveryState, JobState
+from tests.job_rows import (
+    Clock,
+    claimed,
+    delivered,
+    fail_next,
+    queue_in,
+    queued,
+    received,
+    segmented,
+    send_next,
+)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def queue(tmp_path, clock):
+    queue = queue_in(tmp_path, clock)
+    yield queue
+    queue.close()
+
+
+def path_of(queue, job):
+    """States a job went through."""
+    events = queue.events(job)
+    assert all(one.to_state == other.from_state for one, other in pairwise(events))
+    return [event.to_state for event in events if event.from_state != event.to_state]
+
+
+def test_a_job_is_delivered_when_every_destination_has_stored_it(queue):
+    job = segmented(queue, "TPS", "PACS")
+
+    assert send_next(queue) == "TPS"
+    assert queue.job(job).state is JobState.SEGMENTED
+    assert send_next(queue) == "PACS"
+    assert queue.job(job).state is JobState.DELIVERED
+    assert path_of(queue, job) == ["receiving", "queued", "segmenting", "segmented", "delivered"]
+
+
+def test_a_delivery_is_claimed_once_until_its_lease_ends(queue, clock):
+    segmented(queue)
+
+    first, _job = queue.claim_delivery("worker-1", 60)
+    assert queue.claim_delivery("worker-2", 60) is None
+    clock.forward(seconds=60)
+    second, _job = queue.claim_delivery("worker-2", 60)
+    assert (first.id, 1, 2) == (second.id, first.attempts, second.attempts)
+
+
+def test_a_failed_try_waits_and_is_told_once_per_kind(queue, clock):
+    job = segmented(queue)
+    for kind in ("connection", "connection", "status"):
+        delivery, _job = queue.claim_delivery("worker-1", 60)
+        queue.delivery_again(delivery.id, clock.now + timedelta(minutes=1), kind, None, f"{kind} failed")
+        assert queue.claim_delivery("worker-1", 60) is None
+        clock.forward(minutes=1)
+
+    told = [event.detail for event in queue.events(job) if "tried again" in event.detail]
+    assert [line.split(";")[0] for line in told] == ["TPS: connection failed", "TPS: status failed"]
+    delivery, _job = queue.claim_delivery("worker-1", 60)
+    assert (delivery.attempts, delivery.failure_kind) == (4, "status")
+
+
+def test_a_silent_destination_makes_its_other_deliveries_wait_but_not_those_elsewhere(queue, clock):
+    segmented(queue, "TPS", series="1.1")
+    segmented(queue, "TPS", "PACS", series="1.2")
+
+    assert queue.postpone_destination("TPS", clock.now + timedelta(minutes=5)) == 2
+    assert queue.claim_delivery("worker-1", 60)[0].destination == "PACS"
+    assert queue.claim_delivery("worker-1", 60) is None
+
+
+def test_a_job_fails_with_every_destination_and_reason_once_none_is_pending(queue):
+    job = segmented(queue, "TPS", "PACS", "QA")
+
+    assert fail_next(queue, "connection refused") == "TPS"
+    assert queue.job(job).state is JobState.SEGMENTED
+    send_next(queue)
+    fail_next(queue, "status 0xA700")
+
+    found = queue.job(job)
+    assert (found.state, found.reason_code) == (JobState.FAILED, "delivery-failed")
+    assert found.reason == "TPS: connection refused; QA: status 0xA700"
+
+
+def test_a_retried_delivery_failure_sends_only_what_was_not_sent(queue, clock):
+    job = segmented(queue, "TPS", "PACS")
+    fail_next(queue)
+    send_next(queue)
+    clock.forward(days=3)
+
+    assert queue.retry(job) is JobState.SEGMENTED
+    rows = {row.destination: row for row in queue.deliveries(job)}
+    assert (rows["TPS"].state, rows["PACS"].state) == (DeliveryState.PENDING, DeliveryState.SENT)
+    assert (0, clock.now) == (rows["TPS"].attempts, rows["TPS"].created_at)
+    assert send_next(queue) == "TPS"
+    assert queue.job(job).state is JobState.DELIVERED
+
+
+def test_an_outcome_is_written_once(queue):
+    segmented(queue)
+    delivery, _job = queue.claim_delivery("worker-1", 60)
+    queue.delivery_sent(delivery.id, 0)
+
+    with pytest.raises(StaleJob):
+        queue.delivery_sent(delivery.id, 0)
+    with pytest.raises(StaleJob):
+        queue.delivery_failed(delivery.id, "status", 0xA700, "out of resources")
+
+
+def test_cancelling_stops_what_is_pending(queue):
+    job = segmented(queue, "TPS", "PACS")
+    send_next(queue)
+
+    queue.cancel(job, "wrong patient")
+
+    assert [row.state for row in queue.deliveries(job)] == [DeliveryState.SENT, DeliveryState.CANCELLED]
+    assert queue.claim_delivery("worker-1", 60) is None
+
+
+def test_a_cancellation_that_came_too_late_is_told_truly(queue):
+    job = segmented(queue)
+    delivery, _job = queue.claim_delivery("worker-1", 60)
+    queue.cancel(job, "wrong patient")
+
+    queue.delivery_sent(delivery.id, 0)
+
+    assert queue.job(job).state is JobState.CANCELLED
+    assert queue.deliveries(job)[0].state is DeliveryState.SENT
+    assert "too late" in queue.events(job)[-1].detail
+
+
+def test_a_rejected_job_is_queued_again_with_its_attempts_back(queue):
+    job = claimed(queue)
+    queue.reject(job, "worker-1", "not-ct", "MR")
+
+    assert queue.retry(job) is JobState.QUEUED
+    found = queue.job(job)
+    assert (found.attempts, found.reason, found.reason_code) == (0, None, None)
+
+
+def test_a_cancelled_job_is_retried_where_it_stopped(queue):
+    early, late = claimed(queue, "1.1"), segmented(queue, series="1.2")
+    queue.cancel(early, "no")
+    queue.cancel(late, "no")
+
+    assert (queue.retry(early), queue.retry(late)) == (JobState.QUEUED, JobState.SEGMENTED)
+
+
+@pytest.mark.parametrize("make", [received, queued, claimed, segmented, delivered])
+def test_only_a_stopped_job_can_be_retried(queue, make):
+    job = make(queue)
+
+    with pytest.raises(IllegalTransition, match=f"job {job} is"):
+        queue.retry(job)
+
+
+def test_a_finished_job_cannot_be_cancelled(queue):
+    job = delivered(queue)
+
+    with pytest.raises(IllegalTransition, match="delivered"):
+        queue.cancel(job, "too late")
+
+
+def test_an_unknown_number_is_told_as_such(queue):
+    for ask in (queue.job, queue.retry, lambda job: queue.cancel(job, "")):
+        with pytest.raises(NoSuchJob, match="17"):
+            ask(17)
+
+
+def test_jobs_are_listed_newest_first_and_by_state(queue):
+    old, new = queued(queue, "1.1"), received(queue, "1.2")
+
+    assert [new, old] == [job.id for job in queue.jobs()]
+    assert [old] == [job.id for job in queue.jobs(JobState.QUEUED)]
+    assert [new] == [job.id for job in queue.jobs(limit=1)]
