@@ -1,0 +1,345 @@
+"""The RT Structure Set: what it says of patient, CT, model and organs, and that others can read it."""
+
+import shutil
+import subprocess
+import time
+import warnings
+from io import BytesIO
+
+import numpy as np
+import pytest
+import SimpleITK
+from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from daemon.structure_set import build_structure_set, encode
+from model.contours import Contour, fill
+from model.ct import read_series
+from model.structures import STRUCTURES
+from tests.phantom import ORIENTATIONS, make_grid, write_series
+from tests.structure_set_samples import IDENTITY, MODEL, NOT_FOUND, ct_header, ct_volume, organ_masks, traced
+
+ASYMMETRIC_OFFSETS_MM = [*np.arange(-100, 0, 2.5), *np.arange(0, 101, 5)]
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Volume, masks and the structure set as read back from its bytes."""
+    grid = make_grid()
+    volume, masks = ct_volume(grid), organ_masks(grid)
+    return volume, masks, rebuilt(volume, masks)
+
+
+def rebuilt(volume, masks, remarks=()):
+    return dcmread(BytesIO(encode(build_structure_set(volume, traced(masks), IDENTITY, MODEL, remarks))))
+
+
+def only_cord(header: Dataset) -> Dataset:
+    """A structure set of one organ, made from a CT with the given attributes."""
+    grid = make_grid()
+    masks = {"SpinalCord": organ_masks(grid)["SpinalCord"]}
+    return rebuilt(ct_volume(grid, header), masks)
+
+
+def contours_of(dataset: Dataset) -> list[tuple[str, Dataset]]:
+    names = {roi.ROINumber: roi.ROIName for roi in dataset.StructureSetROISequence}
+    return [
+        (names[item.ReferencedROINumber], contour)
+        for item in dataset.ROIContourSequence
+        for contour in item.ContourSequence
+    ]
+
+
+def encoded(dataset: Dataset, values: dict[int, bytes]) -> Dataset:
+    """The dataset as read from a file with further elements of any bytes."""
+    buffer = BytesIO()
+    dcmwrite(buffer, dataset, implicit_vr=True, little_endian=True)
+    content = buffer.getvalue()
+    for tag, value in values.items():
+        element = (tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little")
+        content += element + len(value).to_bytes(4, "little") + value
+    return dcmread(BytesIO(content), force=True)
+
+
+def needs(program: str) -> str:
+    return shutil.which(program) or pytest.skip(f"{program} is not installed")
+
+
+# What it says
+
+
+def test_the_same_input_makes_the_same_bytes(made):
+    volume, masks, _ = made
+    first, second = (
+        encode(build_structure_set(volume, traced(masks), IDENTITY, MODEL, ["a remark"])) for _ in range(2)
+    )
+    assert first == second
+
+
+def test_the_file_is_part_10_in_implicit_vr_under_the_jobs_uids(made):
+    *_, dataset = made
+    meta = dataset.file_meta
+    assert meta.TransferSyntaxUID == ImplicitVRLittleEndian
+    assert meta.MediaStorageSOPInstanceUID == dataset.SOPInstanceUID == IDENTITY.sop_instance_uid
+    assert dataset.SeriesInstanceUID == IDENTITY.series_instance_uid
+    assert len(meta.ImplementationVersionName) <= 16
+
+
+def test_patient_study_and_frame_of_reference_are_the_cts():
+    header = ct_header(
+        PatientID="4711",
+        PatientName="Doe^Jane",
+        PatientBirthDate="19660504",
+        PatientSex="F",
+        StudyID="77",
+        StudyDate="20240228",
+        StudyTime="081500",
+        AccessionNumber="A1",
+        StudyDescription="Head and neck",
+        ReferringPhysicianName="Who^Doctor",
+        PositionReferenceIndicator="OM",
+    )
+    dataset = only_cord(header)
+    for keyword in (
+        "StudyInstanceUID",
+        "FrameOfReferenceUID",
+        *(e.keyword for e in header if e.tag.group == 0x10),
+    ):
+        assert dataset[keyword].value == header[keyword].value
+    assert (dataset.StudyID, dataset.AccessionNumber) == ("77", "A1")
+    assert dataset.PositionReferenceIndicator == "OM"
+
+
+def test_a_ct_that_says_nothing_of_its_patient_still_gets_a_structure_set():
+    """Attributes of type 2 are present and empty."""
+    dataset = only_cord(ct_header())
+    for keyword in (
+        "PatientID",
+        "PatientName",
+        "PatientBirthDate",
+        "PatientSex",
+        "StudyID",
+        "StudyDate",
+        "StudyTime",
+        "AccessionNumber",
+        "ReferringPhysicianName",
+        "OperatorsName",
+        "PositionReferenceIndicator",
+    ):
+        assert not dataset[keyword].value
+
+
+@pytest.mark.parametrize(
+    ("character_set", "name"),
+    [
+        ("ISO_IR 100", "Müller^Jörg"),
+        ("ISO_IR 192", "Łukasz^Ž"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        ("ISO_IR 144", "Люкceмбypг"),
+    ],
+)
+def test_names_survive_in_every_character_set(character_set, name):
+    """The header is read from a file, as a CT's is, so its names are bytes until somebody asks."""
+    dataset = only_cord(encoded(ct_header(SpecificCharacterSet=character_set, PatientName=name), {}))
+    assert dataset.PatientName == name
+    assert dataset.SpecificCharacterSet == character_set
+
+
+def test_bytes_of_an_undeclared_character_set_survive_as_they_are():
+    """Many scanners write umlauts without declaring a character set."""
+    assert b"M\xfcller" in encode(only_cord(encoded(ct_header(), {0x00100010: b"M\xfcller"})))
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value")
+@pytest.mark.filterwarnings("ignore:Value")
+def test_broken_optional_values_of_the_ct_do_not_stop_it():
+    """Text that is not what it should be is kept as the CT has it; what cannot be decoded is left out."""
+    pregnancy_status = {0x001021C0: b"abc"}  # two bytes are a number
+    broken = {0x00100040: b"MALE", 0x00101010: b"old ", 0x00101030: b"unknown "} | pregnancy_status
+    dataset = only_cord(encoded(ct_header(PatientID="1"), broken))
+    assert "PregnancyStatus" not in dataset
+    assert dataset.PatientSex == "MALE"
+
+
+def test_it_says_that_it_is_automatic_unreviewed_and_by_which_model(made):
+    volume, masks, _ = made
+    dataset = rebuilt(volume, masks, remarks=["gantry tilt 14.0°", "spacing 2.5–5 mm"])
+    assert dataset.ApprovalStatus == "UNAPPROVED"
+    assert "REVIEW" in dataset.SeriesDescription
+    assert len(dataset.StructureSetLabel) <= 16
+    assert (dataset.Manufacturer, dataset.Modality) == ("oarlock", "RTSTRUCT")
+    for part in ("head-and-neck 1.2.0", MODEL.digest, "not reviewed", "14.0 deg", "2.5-5 mm"):
+        assert part in dataset.StructureSetDescription
+    network = dataset.ContributingEquipmentSequence[-1]
+    assert (network.ManufacturerModelName, network.SoftwareVersions) == (MODEL.name, MODEL.version)
+    assert MODEL.digest in network.ContributionDescription
+    for roi in dataset.StructureSetROISequence:
+        assert roi.ROIGenerationAlgorithm == "AUTOMATIC"
+        (algorithm,) = roi.ROIDerivationAlgorithmIdentificationSequence
+        assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == (MODEL.name, MODEL.version)
+
+
+def test_its_dates_are_local_and_the_jobs(made):
+    """Shortly before midnight in a zone ahead of UTC, where UTC would be off by two hours."""
+    *_, dataset = made
+    for kind in ("StructureSet", "Series", "InstanceCreation"):
+        assert (dataset[f"{kind}Date"].value, dataset[f"{kind}Time"].value) == ("20240229", "235907")
+
+
+def test_remarks_of_any_length_fit_their_attribute(made):
+    volume, masks, _ = made
+    assert len(rebuilt(volume, masks, ["very long"] * 500).StructureSetDescription) <= 1024
+
+
+# Organs
+
+
+def test_organs_have_tg263_names_codes_sides_and_fixed_colours(made):
+    *_, dataset = made
+    by_name = {each.name: each for each in STRUCTURES}
+    for roi, contour, observation in zip(
+        dataset.StructureSetROISequence,
+        dataset.ROIContourSequence,
+        dataset.RTROIObservationsSequence,
+        strict=True,
+    ):
+        organ = by_name[roi.ROIName]
+        number = STRUCTURES.index(organ) + 1
+        assert number == roi.ROINumber == contour.ReferencedROINumber == observation.ReferencedROINumber
+        assert tuple(contour.ROIDisplayColor) == organ.colour_rgb
+        assert observation.RTROIInterpretedType == "ORGAN"
+        (code,) = observation.RTROIIdentificationCodeSequence
+        assert (code.CodeValue, code.CodingSchemeDesignator) == (organ.code.value, "SCT")
+        sides = [m.CodeMeaning for m in code.get("SegmentedPropertyTypeModifierCodeSequence", ())]
+        assert sides == ([organ.laterality.meaning] if organ.laterality else [])
+
+
+def test_an_organ_without_contours_is_left_out(made):
+    *_, dataset = made
+    names = [roi.ROIName for roi in dataset.StructureSetROISequence]
+    assert names == ["Brain", "Lens_L", "Parotid_L", "Parotid_R", "SpinalCord"]
+    assert NOT_FOUND not in names
+
+
+def test_an_unknown_name_is_refused(made):
+    volume, *_ = made
+    square = Contour(0, np.array([[0, 0], [0, 9], [9, 9.0]]))
+    with pytest.raises(ValueError, match="Parotid_L"):
+        build_structure_set(volume, {"Parotid_Left": [square]}, IDENTITY, MODEL)
+
+
+# References and geometry
+
+
+def test_every_slice_is_listed_also_those_without_contours(made):
+    volume, _, dataset = made
+    (frame_of_reference,) = dataset.ReferencedFrameOfReferenceSequence
+    (study,) = frame_of_reference.RTReferencedStudySequence
+    (series,) = study.RTReferencedSeriesSequence
+    assert frame_of_reference.FrameOfReferenceUID == volume.header.FrameOfReferenceUID
+    assert study.ReferencedSOPInstanceUID == volume.header.StudyInstanceUID
+    assert series.SeriesInstanceUID == volume.header.SeriesInstanceUID
+    assert [i.ReferencedSOPInstanceUID for i in series.ContourImageSequence] == list(volume.sop_instance_uids)
+    assert {i.ReferencedSOPClassUID for i in series.ContourImageSequence} == {CTImageStorage}
+
+
+@pytest.mark.parametrize("orientation", [*ORIENTATIONS, "tilted", "uneven"])
+def test_contours_lie_on_their_slices_and_return_the_masks(orientation):
+    """Whatever the patient's position, a tilted gantry or uneven spacing: plane and voxels are right."""
+    if orientation == "tilted":
+        grid = make_grid(tilt_degrees=14)
+    elif orientation == "uneven":
+        grid = make_grid(offsets_mm=ASYMMETRIC_OFFSETS_MM)
+    else:
+        grid = make_grid(orientation)
+    volume, masks = ct_volume(grid), organ_masks(grid)
+    index_of = {uid: index for index, uid in enumerate(volume.sop_instance_uids)}
+    back: dict[str, list[Contour]] = {name: [] for name in masks}
+    for name, contour in contours_of(rebuilt(volume, masks)):
+        assert contour.ContourGeometricType == "CLOSED_PLANAR"
+        (image,) = contour.ContourImageSequence
+        index = index_of[image.ReferencedSOPInstanceUID]
+        points = np.array(contour.ContourData, dtype=float).reshape(-1, 3)
+        assert contour.NumberOfContourPoints == len(points)
+        assert not np.array_equal(points[0], points[-1])
+        assert np.abs((points - grid.positions_mm[index]) @ grid.normal).max() < 0.01
+        back[name].append(Contour(index, grid.to_pixel(index, points)))
+    for name, contours in back.items():
+        np.testing.assert_array_equal(fill(contours, grid.shape).full(), masks[name].full(), err_msg=name)
+
+
+def test_contour_data_stay_decimal_strings_when_a_peer_writes_them_in_explicit_vr(made):
+    """Also from the object in memory, whose values are kept as text: nothing turns into UN."""
+    volume, masks, _ = made
+    structure_set = build_structure_set(volume, traced(masks), IDENTITY, MODEL)
+    buffer = BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        structure_set.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dcmwrite(buffer, structure_set)
+    explicit = dcmread(BytesIO(buffer.getvalue()))
+    (_, first), *_ = contours_of(explicit)
+    assert first["ContourData"].VR == "DS"
+    assert len(explicit.ROIContourSequence) == 5
+
+
+def test_21_organs_on_200_large_slices_take_no_more_than_a_breath():
+    """Processor time, as other work may share the machine: typically a quarter of a second."""
+    grid = make_grid(offsets_mm=np.arange(200) * 2.5, size=(512, 512), pixel_spacing_mm=(1, 1))
+    volume = ct_volume(make_grid(), None)
+    volume = type(volume)(volume.hu, grid, tuple(f"1.2.{i}" for i in range(200)), volume.header)
+    angle = np.linspace(0, 2 * np.pi, 400, endpoint=False)
+    circle = 256 + 80 * np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    contours = {each.name: [Contour(i, circle) for i in range(60, 100)] for each in STRUCTURES}
+    started = time.process_time()
+    content = encode(build_structure_set(volume, contours, IDENTITY, MODEL))
+    assert time.process_time() - started < 2
+    assert len(content) > 5_000_000
+
+
+# Other readers
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    """A CT series on disk, its volume and masks, and the structure set beside it."""
+    folder = tmp_path_factory.mktemp("series")
+    grid = make_grid(offsets_mm=np.arange(-100, 100.1, 2.5))
+    volume = read_series(write_series(folder / "ct", grid=grid))
+    masks = organ_masks(volume.grid)
+    path = folder / "rtstruct.dcm"
+    path.write_bytes(encode(build_structure_set(volume, traced(masks), IDENTITY, MODEL)))
+    return folder / "ct", volume, masks, path
+
+
+def test_dciodvfy_finds_no_error(series):
+    """David Clunie's validator knows types, conditions, value lengths and defined terms."""
+    *_, path = series
+    found = subprocess.run([needs("dciodvfy"), path], capture_output=True, text=True, check=False)
+    said = found.stdout + found.stderr
+    assert "RTStructureSet" in said
+    assert "Error" not in said, said
+
+
+def test_dcmtk_reads_it(series):
+    *_, path = series
+    dumped = subprocess.run([needs("dcmdump"), path], capture_output=True, text=True, check=True)
+    assert "[Parotid_L]" in dumped.stdout
+    assert not dumped.stderr
+
+
+def test_plastimatch_finds_the_organs_where_they_are(series, tmp_path):
+    """An independent reader, by its own geometry, gets the voxels back."""
+    folder, volume, masks, path = series
+    command = [needs("plastimatch"), "convert", "--input", path, "--referenced-ct", folder]
+    command += ["--output-prefix", tmp_path / "masks", "--prefix-format", "nrrd", "--xor-contours"]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    for name, mask in masks.items():
+        if mask.is_empty:
+            continue
+        image = SimpleITK.ReadImage(tmp_path / "masks" / f"{name}.nrrd")
+        theirs = SimpleITK.GetArrayFromImage(image).astype(bool)
+        np.testing.assert_allclose(image.GetOrigin(), volume.grid.positions_mm[0], atol=0.01)
+        ours = mask.full()
+        dice = 2 * (theirs & ours).sum() / (theirs.sum() + ours.sum())
+        assert dice >= 0.99, name
