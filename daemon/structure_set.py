@@ -13,6 +13,7 @@ from highdicom.content import AlgorithmIdentificationSequence
 from pydicom import Dataset, dcmwrite
 from pydicom.charset import default_encoding
 from pydicom.dataelem import RawDataElement
+from pydicom.errors import BytesLengthException
 from pydicom.sr.codedict import codes
 from pydicom.tag import Tag
 from pydicom.uid import UID, CTImageStorage, ImplicitVRLittleEndian, RTStructureSetStorage
@@ -40,6 +41,7 @@ what import filters look for; the structure set's own class, as in recent ARIA f
 
 IMPLEMENTATION_CLASS_UID = UID("2.25.267738399378094407600908573085674653612")
 
+_UNDECODABLE = (BytesLengthException, ValueError, TypeError, KeyError, OverflowError, NotImplementedError)
 _ROI_NUMBERS = {each.name: number for number, each in enumerate(STRUCTURES + EXTRA_STRUCTURES, start=1)}
 _CONTOUR_DATA = Tag("ContourData")
 _PLAIN = str.maketrans({"–": "-", "×": "x", "°": " deg", "³": "3", "\\": "/"})
@@ -176,7 +178,7 @@ def _readable(header: Dataset) -> Dataset:
     for tag in list(header.keys()):
         try:
             readable.add(header[tag])
-        except (ValueError, TypeError, KeyError, OverflowError, NotImplementedError):
+        except _UNDECODABLE:
             continue
     return readable
 
