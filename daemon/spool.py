@@ -45,7 +45,8 @@ class Spool:
     def prepare(self) -> None:
         """Create the folders and prove that a file can be written, linked and removed; raises StorageFull."""
         with _told_as_storage_full(self._root):
-            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._root.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(self._root)
             _make_folder(self._jobs)
             probe = self._jobs / f"probe-{uuid4().hex}"
             try:

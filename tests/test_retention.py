@@ -1,0 +1,134 @@
+"""What is purged, and when."""
+
+from datetime import timedelta
+
+import pytest
+
+from daemon.errors import IllegalTransition
+from daemon.jobs import JobState
+from daemon.retention import purge_old
+from daemon.spool import Spool
+from tests.job_rows import Clock, claimed, delivered, image, queue_in, queued, received, segmented
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def queue(tmp_path, clock):
+    queue = queue_in(tmp_path, clock)
+    yield queue
+    queue.close()
+
+
+@pytest.fixture
+def spool(tmp_path):
+    spool = Spool(tmp_path, 0)
+    spool.prepare()
+    return spool
+
+
+def rejected(queue, series):
+    job = claimed(queue, series)
+    queue.reject(job, "worker-1", "not-ct", "MR")
+    return job
+
+
+def failed(queue, series):
+    job = claimed(queue, series)
+    queue.fail(job, "worker-1", "output", "Dice 0.4")
+    return job
+
+
+def cancelled(queue, series):
+    job = queued(queue, series)
+    queue.cancel(job, "wrong patient")
+    return job
+
+
+@pytest.mark.parametrize("make", [delivered, rejected, failed, cancelled])
+def test_a_finished_job_is_purged_after_its_days_and_not_before(queue, spool, clock, make):
+    job = make(queue, "1.1")
+    spool.store_instance(job, "1.1.1", b"image")
+
+    assert purge_old(queue, spool, clock.forward(days=30), 30) == 0
+    assert purge_old(queue, spool, clock.forward(seconds=1), 30) == 1
+    assert queue.job(job).state is JobState.PURGED
+    assert spool.instance_paths(job) == []
+    assert purge_old(queue, spool, clock.now, 30) == 0
+
+
+@pytest.mark.parametrize("make", [received, queued, claimed, segmented])
+def test_an_unfinished_job_is_never_purged(queue, spool, clock, make):
+    job = make(queue, series="1.1")
+
+    assert purge_old(queue, spool, clock.forward(days=365), 30) == 0
+    with pytest.raises(IllegalTransition):
+        queue.purged(job)
+
+
+def test_the_row_of_a_purged_job_stays_without_the_name_and_with_its_history_and_reason(queue, spool, clock):
+    job = rejected(queue, "1.1")
+    purge_old(queue, spool, clock.forward(days=31), 30)
+
+    row = queue.job(job)
+    assert (row.patient_name, row.patient_id, row.reason_code, row.reason) == (None, "4711", "not-ct", "MR")
+    assert queue.events(job)[-1].to_state is JobState.PURGED
+    assert len(queue.instances(job)) == 2
+
+
+def test_a_crash_between_files_and_row_is_repaired_by_the_next_run(queue, spool, clock):
+    job = delivered(queue)
+    spool.store_instance(job, "1.2.3.1", b"image")
+    spool.purge(job)
+
+    assert purge_old(queue, spool, clock.forward(days=31), 30) == 1
+
+
+def test_images_that_an_unfinished_revision_stands_on_are_kept(queue, spool, clock):
+    first = rejected(queue, "1.1")
+    second = queue.job_for_instance(image(3, "1.1"))
+    queue.add_instance(second, image(3, "1.1"))
+
+    assert purge_old(queue, spool, clock.forward(days=31), 30) == 0
+    queue.cancel(second, "done by hand")
+    assert purge_old(queue, spool, clock.now, 30) == 1
+    assert queue.job(first).state is JobState.PURGED
+
+
+def test_an_image_sent_again_after_the_purge_opens_a_new_revision(queue, spool, clock):
+    delivered(queue)
+    purge_old(queue, spool, clock.forward(days=31), 30)
+
+    assert queue.find_known("1.2.3", "1.2.3.1", "CT1", "OARLOCK") is None
+    again = received(queue)
+    assert queue.job(again).revision == 2
+    assert {again} == {row.job_id for row in queue.images(again)}
+
+
+def test_below_the_watermark_delivered_jobs_go_first_and_others_stay(queue, tmp_path, clock):
+    kept = failed(queue, "1.0")
+    old, new = delivered(queue, "1.1"), delivered(queue, "1.2")
+    short_of_room = Spool(tmp_path, 2**62)
+    short_of_room.prepare()
+
+    assert purge_old(queue, short_of_room, clock.forward(minutes=1), 30) == 2
+    assert [queue.job(job).state for job in (kept, old, new)] == [
+        JobState.FAILED,
+        JobState.PURGED,
+        JobState.PURGED,
+    ]
+
+
+def test_a_job_retried_meanwhile_keeps_its_files(queue, spool, clock, monkeypatch):
+    job = rejected(queue, "1.1")
+    spool.store_instance(job, "1.1.1", b"image")
+    listed = queue.purgeable(clock.forward(days=31) - timedelta(days=30))
+    clock.forward(seconds=1)
+    queue.retry(job)
+    monkeypatch.setattr(queue, "purgeable", lambda _before: listed)
+
+    assert purge_old(queue, spool, clock.now, 30) == 0
+    assert len(spool.instance_paths(job)) == 1

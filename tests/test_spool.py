@@ -1,0 +1,273 @@
+"""Files of the spool: durable or absent, private, without a peer's words in a path."""
+
+import errno
+import hashlib
+import os
+import resource
+import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from daemon.errors import InstanceConflict, StorageFull
+from daemon.spool import Spool
+from tests.job_rows import queue_in
+
+UID = "1.2.3.4"
+
+
+@pytest.fixture
+def spool(tmp_path):
+    spool = Spool(tmp_path / "spool", 0)
+    spool.prepare()
+    return spool
+
+
+def files_under(spool):
+    return sorted(path for path in spool._root.rglob("*") if path.is_file())
+
+
+def test_an_image_is_stored_as_received_under_a_name_of_our_own(spool):
+    path = spool.store_instance(17, UID, b"image")
+
+    assert path.read_bytes() == b"image"
+    assert path == spool.instance_path(17, UID) == spool.instance_paths(17)[0]
+    assert path.relative_to(spool._root) == Path(
+        "jobs/00000017/images", hashlib.sha256(UID.encode()).hexdigest()[:32] + ".dcm"
+    )
+    assert files_under(spool) == [path]
+
+
+def test_an_image_may_come_in_chunks(spool):
+    assert (
+        spool.store_instance(1, UID, iter([b"preamble", b"meta", b"data"])).read_bytes()
+        == b"preamblemetadata"
+    )
+
+
+@pytest.mark.parametrize("uid", ["../../../etc/passwd", "/etc/passwd", "", "1.2\x00.3", "é" * 200])
+def test_no_uid_leads_out_of_the_folder_of_its_job(spool, uid):
+    path = spool.store_instance(1, uid, b"image")
+
+    assert path.parent == spool._root / "jobs/00000001/images"
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o777], ids=oct)
+def test_files_are_private_whatever_the_umask(tmp_path, umask):
+    """The umask of a process is shared by its threads, so another process sets it."""
+    program = (
+        f"import os; os.umask({umask}); from pathlib import Path; from daemon.spool import Spool;"
+        f"spool = Spool(Path({str(tmp_path)!r}), 0); spool.prepare(); spool.store_instance(1, '1.2', b'i');"
+        "spool.set_aside(1, b'other'); spool.store_result(1, b'result')"
+    )
+    # root would pass through folders that its own umask had closed; the modes are what counts
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+    paths = list((tmp_path / "jobs").rglob("*"))
+    assert {0o600} == {stat.S_IMODE(path.stat().st_mode) for path in paths if path.is_file()}
+    folders = [tmp_path / "jobs", *(path for path in paths if path.is_dir())]
+    assert {0o700} == {stat.S_IMODE(path.stat().st_mode) for path in folders}
+
+
+def test_bytes_are_synced_before_they_get_their_name_and_the_folder_after(spool, monkeypatch):
+    spool.store_instance(1, "1.1", b"the folders are there now")
+    done = []
+    sync, link = os.fsync, Path.hardlink_to
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (done.append(Path(f"/proc/self/fd/{fd}").readlink().suffix), sync(fd))
+    )
+    monkeypatch.setattr(Path, "hardlink_to", lambda path, part: (done.append("link"), link(path, part)))
+
+    spool.store_instance(1, UID, b"image")
+
+    assert done == [".part", "link", ""]
+
+
+def test_new_folders_are_synced_into_their_parents(spool, monkeypatch):
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (synced.append(Path(f"/proc/self/fd/{fd}").readlink().name), sync(fd))
+    )
+
+    spool.store_instance(1, UID, b"image")
+
+    assert synced[:2] == ["jobs", "00000001"]
+    assert synced[-1] == "images"
+
+
+def test_the_same_image_again_changes_nothing_and_other_bytes_are_refused(spool):
+    path = spool.store_instance(1, UID, b"image")
+
+    assert spool.store_instance(1, UID, b"image") == path
+    with pytest.raises(InstanceConflict, match=r"job 1 .*1\.2\.3\.4"):
+        spool.store_instance(1, UID, b"other")
+    assert files_under(spool) == [path]
+    assert path.read_bytes() == b"image"
+
+
+def test_of_two_contents_that_come_at_once_one_stays_whole(spool):
+    def store(letter):
+        try:
+            spool.store_instance(1, UID, letter * 100_000)
+        except InstanceConflict:
+            return None
+        return letter
+
+    with ThreadPoolExecutor(8) as associations:
+        stored = {letter for letter in associations.map(store, [b"a", b"b", b"c", b"d"] * 4) if letter}
+
+    assert len(stored) == 1
+    assert spool.instance_path(1, UID).read_bytes() == stored.pop() * 100_000
+
+
+def test_a_full_disk_is_told_as_storage_full_and_leaves_nothing(spool):
+    """A limit on file size gives a true failure in the middle of writing."""
+    before = files_under(spool)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(StorageFull, match="File too large"):
+            spool.store_instance(1, UID, b"x" * 200_000)
+        with pytest.raises(StorageFull):
+            spool.store_result(1, b"x" * 200_000)
+        with pytest.raises(StorageFull):
+            spool.set_aside(1, b"x" * 200_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert files_under(spool) == before
+
+
+def test_a_disk_that_fills_up_between_two_chunks_leaves_nothing(spool):
+    def chunks():
+        yield b"first"
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StorageFull, match="No space left"):
+        spool.store_instance(1, UID, chunks())
+    assert files_under(spool) == []
+
+
+def test_a_result_replaces_an_earlier_one_and_survives_a_failed_write(spool):
+    spool.store_result(1, b"first")
+    path, digest = spool.store_result(1, b"second")
+
+    def chunks():
+        yield b"third"
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(StorageFull):
+        spool.store_result(1, chunks())
+    assert (path, hashlib.sha256(b"second").hexdigest()) == (spool.result_path(1), digest)
+    assert path.read_bytes() == b"second"
+    assert files_under(spool) == [path]
+
+
+def test_bytes_set_aside_get_one_file_per_content(spool):
+    names = [spool.set_aside(1, content) for content in (b"one", b"two", b"one")]
+
+    assert names[0] == names[2] != names[1]
+    assert [path.read_bytes() for path in files_under(spool)] == [
+        content for _name, content in sorted(zip(names, [b"one", b"two"], strict=False))
+    ]
+
+
+def test_an_image_moves_to_another_job_and_moving_is_repeatable(spool):
+    source = spool.store_instance(1, UID, b"image")
+
+    target = spool.move_instance(UID, 1, 2)
+
+    assert target == spool.move_instance(UID, 1, 2) == spool.instance_path(2, UID)
+    assert target.read_bytes() == b"image"
+    assert not source.exists()
+
+
+def test_preparing_proves_that_the_folder_can_be_written_and_leaves_no_trace(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    spool = Spool(tmp_path / "new", 0)
+    spool.prepare()
+    spool.prepare()
+
+    assert files_under(spool) == []
+    with pytest.raises(StorageFull, match="file"):
+        Spool(tmp_path / "file", 0).prepare()
+
+
+def test_the_watermark_tells_whether_there_is_room(tmp_path):
+    free = Spool(tmp_path, 0).free_bytes()
+
+    assert Spool(tmp_path, 0).has_room()
+    assert not Spool(tmp_path, 2 * free).has_room()
+
+
+def test_purging_removes_one_job_and_is_repeatable(spool):
+    spool.store_instance(1, UID, b"image")
+    spool.store_result(1, b"result")
+    other = spool.store_instance(2, UID, b"image")
+
+    spool.purge(1)
+    spool.purge(1)
+
+    assert files_under(spool) == [other]
+
+
+def test_tidying_removes_only_what_was_never_acknowledged(spool):
+    acknowledged = spool.store_instance(1, "1.1", b"image")
+    unacknowledged = spool.store_instance(1, "1.2", b"no row")
+    half = acknowledged.with_suffix(".part")
+    half.write_bytes(b"half")
+    result, _ = spool.store_result(1, b"result")
+    being_written = result.with_suffix(".part")
+    being_written.write_bytes(b"a worker is at it")
+    aside = result.parent / "set_aside" / spool.set_aside(1, b"other")
+    foreign = spool._root / "jobs" / "README"
+    foreign.write_text("an administrator's note")
+
+    tidied = spool.reconcile({1: {"1.1"}}.get)
+
+    assert sorted(tidied) == sorted([unacknowledged, half])
+    assert files_under(spool) == sorted([acknowledged, result, being_written, aside, foreign])
+
+
+def test_folders_of_another_database_are_taken_away_before_their_number_is_used_again(spool):
+    path = spool.store_instance(7, UID, b"somebody else's patient")
+
+    assert spool.reconcile(lambda _job: None) == [path.parent.parent]
+    assert not path.exists()
+    kept = files_under(spool)
+    assert [file.read_bytes() for file in kept] == [b"somebody else's patient"]
+    assert kept[0].is_relative_to(spool._root / "unclaimed")
+
+
+def test_what_was_acknowledged_survives_kill_9(tmp_path):
+    """Killed ten times in the middle of storing, no acknowledged image lacks its file or row."""
+    acknowledged, start = {}, 0
+    for run in range(10):
+        with subprocess.Popen(
+            [sys.executable, "-m", "tests.storing_process", str(tmp_path), str(start)],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as listener:
+            assert listener.stdout is not None
+            lines = list(islice(listener.stdout, 15 + 7 * run))
+            listener.kill()
+            lines += [line for line in listener.stdout if line.endswith("\n")]
+        for line in lines:
+            job, uid, sha256 = line.split()
+            acknowledged[uid] = (int(job), sha256)
+        start += len(lines) + 5
+
+        queue, spool = queue_in(tmp_path), Spool(tmp_path, 0)
+        spool.reconcile(queue.instance_uids)
+        rows = {row.sop_instance_uid: row for job in queue.jobs() for row in queue.instances(job.id)}
+        for uid, (job, sha256) in acknowledged.items():
+            content = spool.instance_path(job, uid).read_bytes()
+            assert (job, sha256) == (rows[uid].job_id, rows[uid].sha256)
+            assert sha256 == hashlib.sha256(content).hexdigest()
+        assert len(rows) == len(list(tmp_path.rglob("*.dcm")))
+        assert not list(tmp_path.rglob("*.part"))
+        assert all(job.instance_count == len(queue.instances(job.id)) for job in queue.jobs())
+        queue.close()
