@@ -1,0 +1,155 @@
+"""A model on disk: `model.json`, which says everything about it, and `weights.safetensors`. Tensors only."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+from torch import Tensor, nn
+
+from model.errors import BundleError
+from model.preprocess import Preprocessing
+from model.structures import structure
+from model.unet import Triple, UNet3D, UNetConfig
+
+DEFAULT_BUNDLE = Path(__file__).with_name("weights")
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A network ready to predict, and what it was made for.
+
+    Parameters
+    ----------
+    digest
+        SHA-256 of the weights file, hexadecimal.
+    structure_names
+        The structures that are offered, in the order of the network's outputs; further outputs are ignored.
+    tile
+        (D, H, W) the size on which the network was trained, and on which it predicts.
+    card
+        What the bundle's author says of training data, licence and accuracy.
+    """
+
+    name: str
+    version: str
+    digest: str
+    structure_names: tuple[str, ...]
+    network: nn.Module
+    preprocessing: Preprocessing
+    tile: Triple
+    card: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read a bundle; `BundleError` says what is missing, changed or does not fit."""
+        about = _read_json(folder / "model.json")
+        weights = _read_bytes(folder / "weights.safetensors")
+        try:
+            digest = _checked_digest(weights, about["weights_sha256"], folder)
+            config = UNetConfig(**{key: _tuples(value) for key, value in about["network"].items()})
+            preprocessing = Preprocessing(
+                **{key: _tuples(value) for key, value in about["preprocessing"].items()}
+            )
+            names = tuple(structure(name).name for name in about["structures"])
+            bundle = cls(
+                name=str(about["name"]),
+                version=str(about["version"]),
+                digest=digest,
+                structure_names=names,
+                network=_network(config, weights, folder),
+                preprocessing=preprocessing,
+                tile=_tuples(about["tile"]),
+                card=about.get("card", {}),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{folder / 'model.json'} does not describe a bundle: {error!r}") from error
+        if len(names) > config.outputs:
+            raise BundleError(
+                f"{folder}: {len(names)} structures, but the network has {config.outputs} outputs"
+            )
+        return bundle
+
+
+def write_bundle(
+    folder: Path,
+    network: UNet3D,
+    *,
+    name: str,
+    version: str,
+    structure_names: tuple[str, ...],
+    preprocessing: Preprocessing,
+    tile: Triple,
+    card: Mapping[str, Any],
+) -> str:
+    """Write a bundle with weights in half precision; returns the digest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {key: value.half().contiguous().cpu() for key, value in network.state_dict().items()}
+    save_file(tensors, folder / "weights.safetensors")
+    digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    about = {
+        "format": FORMAT,
+        "name": name,
+        "version": version,
+        "weights_sha256": digest,
+        "structures": structure_names,
+        "network": dataclasses.asdict(network.config),
+        "preprocessing": dataclasses.asdict(preprocessing),
+        "tile": tile,
+        "card": card,
+    }
+    (folder / "model.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return digest
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(_read_bytes(path))
+    except ValueError as error:
+        raise BundleError(f"{path} is not JSON: {error}") from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise BundleError(f"{path}: this version reads bundles of format {FORMAT}")
+    return about
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _checked_digest(weights: bytes, expected: str, folder: Path) -> str:
+    digest = hashlib.sha256(weights).hexdigest()
+    if digest != expected:
+        raise BundleError(
+            f"{folder / 'weights.safetensors'} was changed: its SHA-256 is {digest}, model.json says {expected}; "
+            "copy the bundle again"
+        )
+    return digest
+
+
+def _network(config: UNetConfig, weights: bytes, folder: Path) -> UNet3D:
+    try:
+        tensors: dict[str, Tensor] = load(weights)
+    except SafetensorError as error:
+        raise BundleError(f"{folder / 'weights.safetensors'} is not a safetensors file: {error}") from error
+    network = UNet3D(config)
+    try:
+        network.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=True)
+    except RuntimeError as error:
+        raise BundleError(f"{folder}: weights and network do not fit: {error}") from error
+    if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+        raise BundleError(f"{folder / 'weights.safetensors'} holds values that are not finite")
+    return network.eval()
+
+
+def _tuples(value: Any) -> Any:  # noqa: ANN401 - JSON values
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,223 @@
+"""From a CT volume to the network's grid and back: orientation, spacing, resolution. SimpleITK resamples.
+
+The network's grid is laid along the patient's axes (LPS), so the network always sees slices that run feet to
+head, rows front to back and columns right to left, however the patient lay and whatever way the slices run.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from model.ct import CTVolume
+from model.geometry import Mask, SliceGrid
+
+AIR_HU = -1024
+BODY_HU = -400
+"""Denser than this is patient, couch or clothing: no air, no lung."""
+BODY_MARGIN_MM = 10.0
+FWHM_IN_SIGMAS = 2.355
+"""Full width at half maximum of a Gaussian, in standard deviations."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image is brought to the network.
+
+    Parameters
+    ----------
+    spacing_mm
+        (slices, rows, columns) of the network's grid.
+    resolution_mm
+        Images sharper than this within the slices are smoothed to it, because the network learned from images
+        no sharper; across the slices the grid's own spacing is the limit.
+    """
+
+    spacing_mm: tuple[float, float, float]
+    resolution_mm: float
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkImage:
+    """An image on the network's grid.
+
+    Parameters
+    ----------
+    hu
+        (D, H, W) float32: feet to head, front to back, right to left of the patient.
+    origin_mm
+        LPS of the centre of voxel (0, 0, 0), in the order (x, y, z).
+    spacing_mm
+        (D, H, W).
+    """
+
+    hu: NDArray[np.float32]
+    origin_mm: tuple[float, float, float]
+    spacing_mm: tuple[float, float, float]
+
+
+def smoothing_sigma_mm(spacing_mm: float, resolution_mm: float) -> float:
+    """Standard deviation of the Gaussian that makes pixels of `spacing_mm` as coarse as `resolution_mm`."""
+    return math.sqrt(max(0.0, resolution_mm**2 - spacing_mm**2)) / FWHM_IN_SIGMAS
+
+
+def to_network_grid(volume: CTVolume, preprocessing: Preprocessing) -> NetworkImage:
+    """Bring the body in a volume onto the network's grid."""
+    box = body_box(volume.hu, volume.grid)
+    hu, grid = _evenly_spaced(volume.hu[box], _cropped(volume.grid, box))
+    image = _smoothed(_as_image(hu, grid), preprocessing)
+    low, high = _extent(grid)
+    dz, dy, dx = preprocessing.spacing_mm
+    size = [math.ceil(length / step) + 1 for length, step in zip(high - low, (dx, dy, dz), strict=True)]
+    resampled = sitk.Resample(
+        image, size, sitk.Transform(), sitk.sitkLinear, low.tolist(), (dx, dy, dz), np.eye(3).ravel().tolist(),
+        float(AIR_HU), sitk.sitkFloat32,
+    )  # fmt: skip
+    x, y, z = low.tolist()
+    return NetworkImage(sitk.GetArrayFromImage(resampled), (x, y, z), preprocessing.spacing_mm)
+
+
+def to_mask(probability: NDArray[np.floating], image: NetworkImage, grid: SliceGrid) -> Mask:
+    """Where one structure's probability, interpolated at a CT's own voxels, exceeds one half.
+
+    Parameters
+    ----------
+    probability
+        (D, H, W) on the grid of `image`.
+    grid
+        The planes of the CT, evenly spaced or not, sheared or not.
+    """
+    inside = np.argwhere(probability > 0.5)
+    if not len(inside):
+        return Mask.from_full(np.zeros(grid.shape, dtype=bool))
+    low = np.maximum(inside.min(0) - 1, 0)
+    high = np.minimum(inside.max(0) + 2, probability.shape)
+    crop = probability[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].astype(np.float32)
+    x, y, z = image.origin_mm
+    dz, dy, dx = image.spacing_mm
+    field = sitk.GetImageFromArray(crop)
+    field.SetSpacing((dx, dy, dz))
+    field.SetOrigin((x + low[2] * dx, y + low[1] * dy, z + low[0] * dz))
+    full = np.zeros(grid.shape, dtype=bool)
+    for run in grid.uniform_runs():
+        _sample_run(field, grid, run, full)
+    return Mask.from_full(full)
+
+
+def _sample_run(field: sitk.Image, grid: SliceGrid, run: slice, full: NDArray[np.bool_]) -> None:
+    """Set the voxels of one evenly spaced run of slices that lie within a field's upper half."""
+    affine = grid.affine(run.start)
+    size = np.array(field.GetSize())
+    corners = [
+        field.TransformContinuousIndexToPhysicalPoint([float(i) for i in index])
+        for index in np.stack(np.meshgrid(*[(0.0, float(n - 1)) for n in size]), -1).reshape(-1, 3)
+    ]
+    indices = (np.array(corners) - affine[:3, 3]) @ np.linalg.inv(
+        affine[:3, :3]
+    ).T  # (8, 3): column, row, slice
+    limits = np.array([grid.columns, grid.rows, run.stop - run.start])
+    low = np.maximum(np.floor(indices.min(0)).astype(int), 0)
+    high = np.minimum(np.ceil(indices.max(0)).astype(int) + 1, limits)
+    if (high <= low).any():
+        return
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    sampled = sitk.Resample(
+        field,
+        (high - low).tolist(),
+        sitk.Transform(),
+        sitk.sitkLinear,
+        (affine[:3, :3] @ low + affine[:3, 3]).tolist(),
+        spacing.tolist(),
+        (affine[:3, :3] / spacing).ravel().tolist(),
+        0.0,
+        sitk.sitkFloat32,
+    )
+    column, row, first = low
+    values = sitk.GetArrayViewFromImage(sampled) > 0.5
+    target = full[run.start + first :, row:, column:][: values.shape[0], : values.shape[1], : values.shape[2]]
+    np.logical_or(target, values, out=target)
+
+
+def body_box(hu: NDArray[np.int16], grid: SliceGrid) -> tuple[slice, slice, slice]:
+    """The box around the largest dense thing in a volume, with a margin; the whole volume if there is none."""
+    step = max(1, round(4.0 / grid.pixel_spacing_mm[1]))
+    dense = ndimage.binary_opening(hu[:, ::step, ::step] > BODY_HU, np.ones((1, 3, 3), dtype=bool))
+    labels, count = ndimage.label(dense)
+    if not count:
+        return (slice(0, hu.shape[0]), slice(0, hu.shape[1]), slice(0, hu.shape[2]))
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    found = ndimage.find_objects(labels == sizes.argmax())[0]
+    margins = [math.ceil(BODY_MARGIN_MM / spacing) for spacing in grid.pixel_spacing_mm]
+    rows, columns = (
+        slice(max(0, side.start * step - margin), min(n, side.stop * step + margin))
+        for side, margin, n in zip(found[1:], margins, hu.shape[1:], strict=True)
+    )
+    return found[0], rows, columns
+
+
+def _cropped(grid: SliceGrid, box: tuple[slice, slice, slice]) -> SliceGrid:
+    slices, rows, columns = box
+    row_mm, column_mm = grid.pixel_spacing_mm
+    shift = grid.column_direction * rows.start * row_mm + grid.row_direction * columns.start * column_mm
+    return SliceGrid(
+        grid.positions_mm[slices] + shift,
+        grid.row_direction,
+        grid.column_direction,
+        grid.pixel_spacing_mm,
+        rows.stop - rows.start,
+        columns.stop - columns.start,
+    )
+
+
+def _evenly_spaced(hu: NDArray[np.int16], grid: SliceGrid) -> tuple[NDArray[np.int16], SliceGrid]:
+    """Interpolate between unevenly spaced slices, at the finest gap there is; evenly spaced ones pass."""
+    if grid.is_uniform:
+        return hu, grid
+    offsets = grid.offsets_mm
+    gap = float(np.diff(offsets).min())
+    wanted = np.linspace(offsets[0], offsets[-1], round((offsets[-1] - offsets[0]) / gap) + 1)
+    after = np.clip(np.searchsorted(offsets, wanted, side="right"), 1, len(offsets) - 1)
+    share = (wanted - offsets[after - 1]) / (offsets[after] - offsets[after - 1])
+    even = np.empty((len(wanted), *hu.shape[1:]), np.int16)
+    for index, (above, weight) in enumerate(zip(after, share, strict=True)):
+        even[index] = np.rint(hu[above - 1] * (1 - weight) + hu[above] * weight)
+    positions = np.stack([np.interp(wanted, offsets, axis) for axis in grid.positions_mm.T], axis=1)
+    return even, SliceGrid(
+        positions, grid.row_direction, grid.column_direction, grid.pixel_spacing_mm, grid.rows, grid.columns
+    )
+
+
+def _as_image(hu: NDArray[np.int16], grid: SliceGrid) -> sitk.Image:
+    """A SimpleITK image of evenly spaced slices; its direction matrix is sheared where the gantry was tilted."""
+    affine = grid.affine()
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    image = sitk.GetImageFromArray(hu)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
+    return image
+
+
+def _smoothed(image: sitk.Image, preprocessing: Preprocessing) -> sitk.Image:
+    """Blur what is sharper than the network knows, so that resampling does not turn detail into noise."""
+    resolutions = (preprocessing.resolution_mm, preprocessing.resolution_mm, preprocessing.spacing_mm[0])
+    smooth: sitk.Image = sitk.Cast(image, sitk.sitkFloat32)
+    variance = [
+        (smoothing_sigma_mm(spacing, resolution) / spacing) ** 2
+        for spacing, resolution in zip(image.GetSpacing(), resolutions, strict=True)
+    ]
+    if not any(variance):
+        return smooth
+    blurred: sitk.Image = sitk.DiscreteGaussian(smooth, variance, useImageSpacing=False)
+    return blurred
+
+
+def _extent(grid: SliceGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Least and greatest LPS coordinates (3,) of any voxel centre."""
+    edge = [(0, 0), (0, grid.columns - 1), (grid.rows - 1, 0), (grid.rows - 1, grid.columns - 1)]
+    corners = np.concatenate([grid.to_patient(index, edge) for index in (0, len(grid.positions_mm) - 1)])
+    return corners.min(axis=0), corners.max(axis=0)

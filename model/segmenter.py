@@ -1,0 +1,157 @@
+"""A CT volume in, one mask per organ on the CT's own grid out."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from model.bundle import Bundle
+from model.ct import CTVolume
+from model.errors import BundleError
+from model.geometry import Mask
+from model.preprocess import NetworkImage, to_mask, to_network_grid
+from model.sliding_window import predict
+from model.unet import Triple
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What was found.
+
+    Parameters
+    ----------
+    masks
+        Structure name to mask on the CT's own grid; a structure that was not found is absent.
+    remarks
+        What a reader should know about how it was done, for example a fall back to the CPU.
+    seconds
+        Stage name to duration.
+    """
+
+    masks: Mapping[str, Mask]
+    remarks: tuple[str, ...]
+    seconds: Mapping[str, float]
+
+
+class Segmenter:
+    """A bundle on a device.
+
+    Parameters
+    ----------
+    device
+        "auto" (CUDA where there is one), "cpu" or "cuda".
+    threads
+        CPU threads; 0 lets torch decide.
+    """
+
+    def __init__(self, bundle: Bundle, device: str = "auto", threads: int = 0) -> None:
+        self.bundle = bundle
+        self.device = _device(device)
+        if threads:
+            torch.set_num_threads(threads)
+
+    def segment(self, volume: CTVolume, progress: Progress | None = None) -> Segmentation:
+        """Find the bundle's structures; `progress` hears of the stages resample, network and grid."""
+        report = progress or (lambda _stage, _share: None)
+        seconds: dict[str, float] = {}
+        remarks: list[str] = []
+        with _timed(seconds, "resample"):
+            report("resample", 0.0)
+            image = to_network_grid(volume, self.bundle.preprocessing)
+        with _timed(seconds, "network"):
+            report("network", 0.0)
+            probabilities = self._predict(image, remarks, lambda share: report("network", share))
+        masks = {}
+        with _timed(seconds, "grid"):
+            for index, name in enumerate(self.bundle.structure_names):
+                report("grid", index / len(self.bundle.structure_names))
+                mask = to_mask(largest_component(probabilities[index]), image, volume.grid)
+                if not mask.is_empty:
+                    masks[name] = mask
+        return Segmentation(masks, tuple(remarks), seconds)
+
+    def _predict(
+        self, image: NetworkImage, remarks: list[str], progress: Callable[[float], None]
+    ) -> NDArray[np.float16]:
+        """Probabilities; when the device's memory does not suffice, smaller tiles, then the CPU."""
+        bundle = self.bundle
+        for device, tile in self._attempts():
+            network = bundle.network.to(device)
+            hu = torch.from_numpy(image.hu).to(device)
+            try:
+                found = predict(
+                    network,
+                    hu,
+                    tile,
+                    len(bundle.structure_names),
+                    dtype=_precision(device),
+                    progress=progress,
+                )
+            except torch.OutOfMemoryError:
+                remarks.append(f"memory of {device.type} did not suffice for tiles of {tile}")
+                torch.cuda.empty_cache()
+                continue
+            if (device, tile) != (self.device, bundle.tile):
+                remarks.append(f"segmented on {device.type} with tiles of {tile}")
+            return found.numpy()
+        raise MemoryError("; ".join(remarks))
+
+    def _attempts(self) -> list[tuple[torch.device, Triple]]:
+        tile = self.bundle.tile
+        if self.device.type == "cpu":
+            return [(self.device, tile)]
+        depth, height, width = tile
+        return [
+            (self.device, tile),
+            (self.device, (depth // 2, height // 2, width // 2)),
+            (torch.device("cpu"), tile),
+        ]
+
+
+def largest_component(probability: NDArray[np.float16]) -> NDArray[np.float32]:
+    """Keep a structure's largest 26-connected part with its holes filled: every one of the organs is one piece.
+
+    (D, H, W) to (D, H, W); probabilities of other parts become 0, of holes 1.
+    """
+    field = probability.astype(np.float32)
+    inside = field > 0.5
+    labels, count = ndimage.label(inside, np.ones((3, 3, 3), dtype=bool))
+    if not count:
+        return field
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    largest = labels == sizes.argmax()
+    field[inside & ~largest] = 0
+    field[ndimage.binary_fill_holes(largest) & ~inside] = 1
+    return field
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BundleError("device cuda is configured, but torch finds no CUDA device; use auto or cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _precision(device: torch.device) -> torch.dtype:
+    """The fastest precision that the device computes natively."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    # torch offers no public way to ask; where the CPU lacks bfloat16 it is emulated and slower than float32.
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001
+    return torch.bfloat16 if native else torch.float32
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    seconds[stage] = time.monotonic() - started

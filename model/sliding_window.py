@@ -1,0 +1,92 @@
+"""Predict a volume tile by tile, blended with Gaussian weights. torch only."""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.unet import Triple
+
+#: A tile with nothing denser than this holds no organ, not even lung.
+EMPTY_HU = -980.0
+
+
+def predict(
+    network: nn.Module,
+    hu: Tensor,
+    tile: Triple,
+    outputs: int,
+    *,
+    overlap: float = 0.4,
+    dtype: torch.dtype = torch.float32,
+    progress: Callable[[float], None] | None = None,
+) -> Tensor:
+    """Probability of every organ.
+
+    Parameters
+    ----------
+    network
+        (1, 1, D, H, W) HU to (1, at least `outputs`, D, H, W) logits; lies on the device of `hu`.
+    hu
+        (D, H, W).
+    tile
+        Sides of a tile; a volume smaller than the tile is padded with air.
+    outputs
+        How many of the network's channels are kept, from the first.
+    overlap
+        Share of a tile that its neighbour covers too.
+    dtype
+        Precision of the network's arithmetic.
+    progress
+        Called with the share of tiles done.
+
+    Returns
+    -------
+    Tensor
+        (outputs, D, H, W) float16 on the CPU: at most 2 bytes per organ and voxel of the network's grid.
+    """
+    D, H, W = hu.shape
+    padding = [max(0, side - length) for side, length in zip(tile, hu.shape, strict=True)]
+    padded = F.pad(hu, (0, padding[2], 0, padding[1], 0, padding[0]), value=-1024.0)
+    corners = list(
+        itertools.product(*(_starts(n, side, overlap) for n, side in zip(padded.shape, tile, strict=True)))
+    )
+    weight = gaussian(tile)
+    total = torch.zeros(padded.shape)
+    for corner in corners:
+        total[_box(corner, tile)] += weight
+    blended = torch.zeros((outputs, *padded.shape), dtype=torch.float16)
+    for done, corner in enumerate(corners):
+        box = _box(corner, tile)
+        if float(padded[box].max()) > EMPTY_HU:
+            with (
+                torch.inference_mode(),
+                torch.autocast(hu.device.type, dtype, enabled=dtype != torch.float32),
+            ):
+                logits = network(padded[box][None, None])[0, :outputs]
+            share = (weight / total[box]).to(hu.device)
+            blended[(slice(None), *box)] += (logits.float().sigmoid() * share).half().cpu()
+        if progress is not None:
+            progress((done + 1) / len(corners))
+    return blended[:, :D, :H, :W]
+
+
+def gaussian(tile: Triple) -> Tensor:
+    """Weights (D, H, W) that fall from 1 in the middle; a standard deviation is an eighth of the side."""
+    sides = [
+        torch.exp(-0.5 * (((torch.arange(n) - (n - 1) / 2) / (n / 8)) ** 2)).clamp_min(1e-3) for n in tile
+    ]
+    return sides[0][:, None, None] * sides[1][None, :, None] * sides[2][None, None, :]
+
+
+def _starts(length: int, side: int, overlap: float) -> list[int]:
+    """First index of every tile along an axis: evenly spread, the first at 0, the last at the end."""
+    count = math.ceil((length - side) / (side * (1 - overlap))) + 1
+    return [round(index * (length - side) / max(1, count - 1)) for index in range(count)]
+
+
+def _box(corner: tuple[int, ...], tile: Triple) -> tuple[slice, ...]:
+    return tuple(slice(start, start + side) for start, side in zip(corner, tile, strict=True))

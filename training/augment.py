@@ -1,0 +1,254 @@
+"""Random patches: one dense field of positions, through which image and organs are interpolated once.
+
+As the library behind the paper composes it (PAPER: multidim-image-augmentation): rotation, scale, shear, mirror
+and an elastic field from a control grid in mm become one field; the image is interpolated linearly through it,
+and so are the organs, one channel each.
+Works on any device; everything random comes from the generator that is passed in.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.structures import structure
+from training.config import ORGANS, AugmentConfig
+from training.dataset import Case, Frame
+
+AIR_HU = -1000.0
+
+#: Channel that takes each organ's place when left and right change sides.
+MIRRORED = [ORGANS.index(structure(name).mirror) for name in ORGANS]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A patch: image (1, 1, D, H, W) in HU; organs and weights (1, organs, D, H, W) in [0, 1]."""
+
+    image: Tensor
+    organs: Tensor
+    weights: Tensor
+
+
+class DeviceCase:
+    """A case held on the device, ready to be sampled at any points of the patient's space."""
+
+    def __init__(self, case: Case, device: torch.device) -> None:
+        self.image = torch.from_numpy(case.image).to(device, torch.float32)
+        self.frame = case.image_frame
+        self.device = device
+        self.first, self.last = case.image_frame.extent(case.image.shape)
+        low, high = np.full(len(ORGANS), np.inf, np.float32), np.full(len(ORGANS), -np.inf, np.float32)
+        self.boxes: dict[int, tuple[Tensor, Frame]] = {}  # organ: its mask (d, h, w) cropped, where that lies
+        self.centres: dict[int, np.ndarray] = {}  # organ: some of its points (n, 3) in mm
+        for index, name in enumerate(ORGANS):
+            if name not in case.known:
+                continue
+            low[index], high[index] = case.known[name]
+            mask = case.organ(name)
+            if mask.any():
+                self.boxes[index] = _boxed(mask, case.label_frame, device)
+                voxels = np.argwhere(mask)
+                voxels = voxels[:: max(1, len(voxels) // 500)]
+                self.centres[index] = case.label_frame.origin_mm + voxels * case.label_frame.spacing_mm
+        self.low, self.high = torch.from_numpy(low).to(device), torch.from_numpy(high).to(device)
+
+    def random_centre(self, size_mm: np.ndarray, foreground: float, rng: np.random.Generator) -> np.ndarray:
+        """Where to look (head, back, left in mm): about a random organ, or with 1 - `foreground` anywhere.
+
+        A patch of `size_mm` is kept over what there is to see: it reaches past the box around the known
+        organs, or past the image, by a small part of its size at most.
+        """
+        if self.centres and rng.random() < foreground:
+            organ = self.centres[rng.choice(list(self.centres))]
+            centre = organ[rng.integers(len(organ))]
+            points = np.concatenate(list(self.centres.values()))
+            low, high, reach = points.min(0), points.max(0), 0.3 * size_mm
+        else:
+            low, high, reach = self.first, self.last, 0.4 * size_mm
+            centre = rng.uniform(low, high)
+        centre = centre + rng.uniform(-0.15, 0.15, 3) * size_mm
+        clipped = np.clip(centre, low + reach, high - reach)
+        return np.asarray(np.where(high - low > 2 * reach, clipped, (low + high) / 2))
+
+    def sample(self, points: Tensor) -> Sample:
+        """Interpolate image and organs at points.
+
+        Parameters
+        ----------
+        points
+            (D, H, W, 3), mm in the order head, back, left.
+        """
+        grid = _normalised(points, self.frame, self.image.shape)
+        shifted = (self.image - AIR_HU)[None, None]  # zero padding is air
+        image = F.grid_sample(shifted, grid[None], align_corners=True) + AIR_HU
+        inside = (grid.abs() <= 1).all(-1)  # (D, H, W)
+        organs = self._sample_organs(points)
+        height = points[..., 0]
+        bounds = (-1, 1, 1, 1)
+        weights = (height >= self.low.view(bounds)) & (height <= self.high.view(bounds)) & inside
+        return Sample(image, organs[None], weights[None].float())
+
+    def _sample_organs(self, points: Tensor) -> Tensor:
+        """(organs, D, H, W); each organ is interpolated only at the points within its own box."""
+        organs = torch.zeros(len(ORGANS), points[..., 0].numel(), device=self.device)
+        flat = points.reshape(-1, 3)
+        axes = flat.T.contiguous()  # comparing one axis at a time is what makes this fast
+        for index, (mask, frame) in self.boxes.items():
+            low, high = frame.extent(mask.shape)
+            near = torch.ones_like(axes[0], dtype=torch.bool)
+            for axis, first, last in zip(axes, low, high, strict=True):
+                near &= (axis >= first) & (axis <= last)
+            chosen = near.nonzero()[:, 0]
+            if len(chosen):
+                grid = _normalised(flat[chosen], frame, mask.shape)[None, None, None]
+                organs[index, chosen] = F.grid_sample(
+                    mask.float()[None, None], grid, align_corners=True
+                ).flatten()
+        return organs.view(-1, *points.shape[:3])
+
+
+def _boxed(mask: np.ndarray, frame: Frame, device: torch.device) -> tuple[Tensor, Frame]:
+    """Crop a mask to its box with an empty voxel around, so that interpolation falls to zero inside it."""
+    voxels = np.argwhere(mask)
+    low, high = voxels.min(0), voxels.max(0) + 1
+    crop = np.pad(mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], 1)
+    z, y, x = (o + (a - 1) * s for o, a, s in zip(frame.origin_mm, low, frame.spacing_mm, strict=True))
+    return torch.from_numpy(crop).to(device), Frame((float(z), float(y), float(x)), frame.spacing_mm)
+
+
+def _normalised(points: Tensor, frame: Frame, shape: tuple[int, ...]) -> Tensor:
+    """Points as `grid_sample` wants them: last axis (x, y, z), from -1 to 1 between first and last voxel."""
+    origin = points.new_tensor(frame.origin_mm)
+    length = points.new_tensor([max(n - 1, 1) * s for n, s in zip(shape, frame.spacing_mm, strict=True)])
+    return ((points - origin) / length * 2 - 1).flip(-1)
+
+
+def patch_points(
+    centre_mm: np.ndarray,
+    patch: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    config: AugmentConfig | None,
+    rng: np.random.Generator,
+    device: torch.device,
+) -> tuple[Tensor, bool]:
+    """Positions (D, H, W, 3) in mm of a randomly moved patch about a centre, and whether it is mirrored."""
+    axes = [
+        (torch.arange(n, device=device) - (n - 1) / 2) * s for n, s in zip(patch, spacing_mm, strict=True)
+    ]
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).float()
+    mirrored = False
+    if config is not None:
+        mirrored = bool(rng.random() < config.mirror)
+        matrix = torch.from_numpy(random_affine(config, rng, mirrored=mirrored)).to(device)
+        points = points @ matrix.T + elastic(patch, spacing_mm, config, rng, device)
+    return points + torch.from_numpy(np.asarray(centre_mm, np.float32)).to(device), mirrored
+
+
+def random_affine(config: AugmentConfig, rng: np.random.Generator, *, mirrored: bool) -> np.ndarray:
+    """(3, 3) float32: rotation about each axis, scale, in-plane shear, mirror of left and right."""
+    matrix = np.eye(3)
+    for first, second in ((1, 2), (0, 1), (0, 2)):
+        angle = math.radians(rng.uniform(-config.rotation_degrees, config.rotation_degrees))
+        rotation = np.eye(3)
+        rotation[first, first] = rotation[second, second] = math.cos(angle)
+        rotation[first, second], rotation[second, first] = -math.sin(angle), math.sin(angle)
+        matrix = matrix @ rotation
+    shear = np.eye(3)
+    shear[1, 2], shear[2, 1] = rng.uniform(-config.shear, config.shear, 2)
+    matrix = matrix @ shear * rng.uniform(*config.scale)
+    if mirrored:
+        matrix = matrix @ np.diag([1.0, 1.0, -1.0])
+    return matrix.astype(np.float32)
+
+
+def elastic(
+    patch: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    device: torch.device,
+) -> Tensor:
+    """Displacements (D, H, W, 3) in mm: a control grid of normal displacements, a cubic B-spline between."""
+    bases = []
+    for n, spacing in zip(patch, spacing_mm, strict=True):
+        position = np.arange(n) * spacing / config.elastic_grid_mm
+        controls = math.ceil(position[-1]) + 4
+        distance = np.abs(position[:, None] - (np.arange(controls)[None] - 1))
+        inner = 2 / 3 - distance**2 + distance**3 / 2
+        outer = np.clip(2 - distance, 0, None) ** 3 / 6
+        bases.append(torch.from_numpy(np.where(distance < 1, inner, outer).astype(np.float32)).to(device))
+    shape = (*(basis.shape[1] for basis in bases), 3)
+    control = rng.normal(0, config.elastic_sigma_mm, shape).astype(np.float32)
+    field = torch.from_numpy(control).to(device)  # (k, l, m, 3), one axis made dense at a time
+    field = torch.einsum("dk,klmc->dlmc", bases[0], field)
+    field = torch.einsum("hl,dlmc->dhmc", bases[1], field)
+    return torch.einsum("wm,dhmc->dhwc", bases[2], field)
+
+
+def random_sample(
+    case: DeviceCase,
+    patch: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    config: AugmentConfig | None,
+    rng: np.random.Generator,
+    foreground: float = 0.75,
+) -> Sample:
+    """One augmented patch of a case."""
+    centre = case.random_centre(np.array(patch) * np.array(spacing_mm), foreground, rng)
+    points, mirrored = patch_points(centre, patch, spacing_mm, config, rng, case.device)
+    sample = case.sample(points)
+    if mirrored:
+        sample = Sample(sample.image, sample.organs[:, MIRRORED], sample.weights[:, MIRRORED])
+    if config is None:
+        return sample
+    return Sample(degrade(sample.image, spacing_mm, config, rng), sample.organs, sample.weights)
+
+
+def degrade(
+    image: Tensor, spacing_mm: tuple[float, float, float], config: AugmentConfig, rng: np.random.Generator
+) -> Tensor:
+    """The image (1, 1, D, H, W) as another scanner might have made it; air stays air."""
+    contrast = 1 + rng.uniform(-config.contrast, config.contrast)
+    image = image * contrast + rng.uniform(-config.shift_hu, config.shift_hu)
+    if rng.random() < config.thick_slices:
+        image = F.avg_pool3d(F.pad(image, (0, 0, 0, 0, 1, 1), mode="replicate"), (3, 1, 1), 1)
+    if rng.random() < 0.3:
+        image = _blur(image, rng.uniform(0, config.blur_mm) / spacing_mm[1])
+    if rng.random() < 0.5:
+        image = image + _noise(image, rng.uniform(0, config.noise_hu), rng)
+    if rng.random() < config.field_of_view:
+        image = _cut(image, rng)
+    return image.clamp_min(AIR_HU)
+
+
+def _blur(image: Tensor, sigma: float) -> Tensor:
+    radius = max(1, math.ceil(2 * sigma))
+    offsets = torch.arange(-radius, radius + 1, device=image.device)
+    kernel = torch.exp(-0.5 * (offsets / max(sigma, 0.1)) ** 2)
+    kernel = kernel / kernel.sum()
+    for axis, padding in ((3, (0, 0, radius, radius)), (4, (radius, radius))):
+        shape = [1, 1, 1, 1, 1]
+        shape[axis] = len(kernel)
+        padded = F.pad(image, (*padding, *(0,) * (6 - len(padding))), mode="replicate")
+        image = F.conv3d(padded, kernel.view(shape))
+    return image
+
+
+def _noise(image: Tensor, sigma_hu: float, rng: np.random.Generator) -> Tensor:
+    """Normal noise, smooth over about two voxels in the plane as reconstructed CT is."""
+    generator = torch.Generator(image.device).manual_seed(int(rng.integers(2**62)))
+    white = torch.randn(image.shape, generator=generator, device=image.device)
+    return F.avg_pool3d(white, (1, 3, 3), 1, (0, 1, 1)) * (3 * sigma_hu)
+
+
+def _cut(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """A field of view that ends within the patient."""
+    _, _, _, H, W = image.shape
+    rows = torch.linspace(-1, 1, H, device=image.device)[:, None] - rng.uniform(-0.5, 0.5)
+    columns = torch.linspace(-1, 1, W, device=image.device)[None] - rng.uniform(-0.5, 0.5)
+    inside = rows**2 + columns**2 <= rng.uniform(0.9, 1.6) ** 2
+    return torch.where(inside, image, image.new_tensor(AIR_HU))
