@@ -1,0 +1,149 @@
+"""The TCP side of the SCP: what pynetdicom's server needs to survive in a hospital's network."""
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Thread
+
+import structlog
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.transport import AssociationServer
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class NetworkLimits:
+    """How long a peer may be silent, and how much of us it may hold meanwhile."""
+
+    request_seconds: float = 15
+    """From the TCP connection to the A-ASSOCIATE-RQ: the ARTIM timer (PS3.8 section 9.1.5)."""
+    idle_seconds: float = 120
+    """Silence on an open association, or within a PDU, after which it is aborted."""
+    drain_seconds: float = 30
+    """What open associations get to finish when the service stops."""
+    spare_connections: int = 200
+    """TCP connections beyond the association limit: health checks, and those to be refused with a reason."""
+
+
+class DicomPort(AssociationServer):
+    """A listening socket whose connections each become an `Association`, a thread with a thread below it.
+
+    It knows every connection from its first byte to the end of its threads, as some end without any event.
+
+    Parameters
+    ----------
+    connection_gone
+        Called once the thread of a connection has ended, however it ended.
+    """
+
+    request_queue_size = 128  # 5 by default: a burst of senders would wait a second for a SYN retry
+
+    def __init__(
+        self,
+        ae: AE,
+        address: tuple[str, int],
+        limits: NetworkLimits,
+        handlers: Sequence[evt.EventHandlerType],
+        connection_gone: Callable[[Association], None],
+    ) -> None:
+        self._limits = limits
+        self._connection_gone = connection_gone
+        self._connections: set[Association] = set()
+        self._accepting = Thread(target=self.serve_forever, args=(0.2,), name="dicom-port", daemon=True)
+        own: list[evt.EventHandlerType] = [
+            (evt.EVT_CONN_OPEN, self._on_connected),
+            (evt.EVT_CONN_CLOSE, self._on_disconnected),
+        ]
+        super().__init__(ae, address, ae.ae_title, ae.supported_contexts, evt_handlers=[*own, *handlers])
+
+    @property
+    def port(self) -> int:
+        """The port it is bound to."""
+        return int(self.server_address[1])
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether new connections are taken."""
+        return self._accepting.is_alive()
+
+    @property
+    def connections(self) -> frozenset[Association]:
+        """Connections whose threads have not all ended."""
+        return frozenset(self._connections)
+
+    def open(self) -> None:
+        """Begin to take connections."""
+        self._accepting.start()
+
+    def close(self) -> None:
+        """Take no more connections; those that exist go on."""
+        super(AssociationServer, self).shutdown()
+        self.server_close()
+        self._accepting.join()
+
+    def reap(self) -> None:
+        """Forget connections whose threads have ended."""
+        for association in self.connections:
+            if not association.is_alive():
+                self._connection_gone(association)
+                if not association.dul.is_alive():
+                    self._connections.discard(association)
+
+    def hang_up(self, association: Association) -> None:
+        """Close a TCP connection under an association that does not end otherwise."""
+        wrapper = association.dul.socket
+        sock = wrapper.socket if wrapper else None
+        if sock is not None:
+            _shut(sock)
+
+    # What socketserver calls, all in the accepting thread
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        """Accept a connection; its socket inherits no timeout, and a half-sent PDU must not block for ever."""
+        connection, address = super().get_request()
+        connection.settimeout(self._limits.idle_seconds)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return connection, address
+
+    def verify_request(self, request: object, client_address: object) -> bool:  # noqa: ARG002 -- likewise
+        """Whether there is a thread left for a connection; without one it is closed unheard."""
+        self.reap()
+        if len(self._connections) < self.ae.maximum_associations:
+            return True
+        log.warning(
+            "connection_refused", address=str(client_address), open_connections=len(self._connections)
+        )
+        return False
+
+    def service_actions(self) -> None:
+        """Clean up between two connections."""
+        super().service_actions()
+        self.reap()
+
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 -- socketserver's
+        """Log what kept a connection from becoming an association."""
+        log.error("connection_failed", address=str(client_address), exc_info=True)  # noqa: LOG014 -- called in an except
+
+    # What pynetdicom tells
+
+    def _on_connected(self, event: evt.Event) -> None:
+        self._connections.add(event.assoc)
+
+    def _on_disconnected(self, event: evt.Event) -> None:
+        """Wake an association that still waits for its A-ASSOCIATE-RQ, as it would until the ARTIM timer ends.
+
+        Otherwise every health check of a load balancer holds a thread for that long.
+        Before Sta3 nothing is queued for the association; in Sta13 everything is.
+        """
+        if event.assoc.dul.state_machine.current_state in {"Sta2", "Sta13"}:
+            event.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # read as "nothing came"
+
+
+def _shut(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        log.debug("connection_already_closed")
