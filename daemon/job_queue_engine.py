@@ -42,7 +42,8 @@ def sqlite_engine(url: str) -> Engine:
         file.chmod(0o600)
     except OSError as error:
         raise CannotStart(f"the job table {file} cannot be opened for writing: {error.strerror}") from error
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, max_overflow=-1)
+    # Without `hide_parameters` an error quotes the row, and with it the patient, into the log.
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, max_overflow=-1, hide_parameters=True)
     event.listen(engine, "connect", _prepare_connection)
     event.listen(engine, "begin", _begin)
     return engine
