@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
+from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.errors import InvalidDicomError
 
 from daemon.contour_data import MAX_VALUE_BYTES, ROUNDING_MM, decode_points
 from daemon.errors import OutputRejected
-from daemon.structure_set import ResultIdentity, encode
+from daemon.structure_set import ResultIdentity
 from daemon.structure_set_rules import broken_rules
 from model.contours import Contour, fill
 from model.ct import CTVolume
@@ -111,13 +112,15 @@ def check_structure_set(
 
 def _read(path: Path) -> Dataset:
     """The file, which must hold one data set and nothing after it: encoded again it is the same bytes."""
+    again = BytesIO()
     try:
         dataset = dcmread(path)
-        again = encode(dataset)
+        dcmwrite(again, dataset)
     except (InvalidDicomError, AttributeError, EOFError, OSError, ValueError, KeyError) as error:
         raise OutputRejected([f"{path.name} cannot be read again: {error}"]) from error
-    if again != path.read_bytes():
-        raise OutputRejected([f"{path.name} has {path.stat().st_size} bytes, its data set {len(again)}"])
+    if again.getvalue() != path.read_bytes():
+        sizes = f"{path.stat().st_size} bytes, its data set {again.tell()}"
+        raise OutputRejected([f"{path.name} is not what its data set is encoded as: it has {sizes}"])
     return dataset
 
 
