@@ -79,6 +79,17 @@ def test_the_row_of_a_purged_job_stays_without_the_name_and_with_its_history_and
     assert len(queue.instances(job)) == 2
 
 
+def test_the_name_of_a_purged_job_is_nowhere_in_the_file(queue, spool, clock, tmp_path):
+    delivered(queue)
+    queue.close()
+    assert b"Test^Phantom" in (tmp_path / "oarlock.db").read_bytes()
+
+    purge_old(queue, spool, clock.forward(days=31), 30)
+    queue.close()
+
+    assert b"Test^Phantom" not in b"".join(path.read_bytes() for path in tmp_path.glob("oarlock.db*"))
+
+
 def test_a_crash_between_files_and_row_is_repaired_by_the_next_run(queue, spool, clock):
     job = delivered(queue)
     spool.store_instance(job, "1.2.3.1", b"image")
