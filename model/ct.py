@@ -121,7 +121,7 @@ def read_series(
     hu = np.empty(stack.grid.shape, dtype=np.int16)
     for index, header in enumerate(stack.headers):
         hu[index] = _unless_corrupt(_read_hu, header, header.path)
-        report(0.1 + 0.9 * (index + 1) / len(stack.headers))
+        report(0.1 + 0.9 * ((index + 1) / len(stack.headers)))
     _require_plausible(hu)
     first = stack.headers[0].path
     return CTVolume(

@@ -91,7 +91,9 @@ def refuse_irregular_gaps(grid: SliceGrid) -> None:
     """Tell changes of spacing from missing slices, by the rule at the top of this module."""
     offsets = grid.offsets_mm
     gaps = np.diff(offsets)
-    if len(gaps) and gaps.max() > MAXIMUM_GAP_MM:
+    if not len(gaps):
+        return
+    if gaps.max() > MAXIMUM_GAP_MM:
         _refuse_gap(grid, ReasonCode.IRREGULAR_SPACING, int(gaps.argmax()), f"at most {MAXIMUM_GAP_MM} mm")
     stretches = [_Stretch.of(run, offsets) for run in even_runs(offsets[:, None])]
     if len(stretches) == 1:
