@@ -48,8 +48,6 @@ def next_delivery(
     return min(now + wait, give_up_at)
 
 
-def next_run(now: datetime, attempts: int, most_attempts: int, jitter: float) -> datetime | None:
-    """Return when a job that failed in passing runs again; None when its attempts are used up."""
-    if attempts >= most_attempts:
-        return None
+def next_run(now: datetime, attempts: int, jitter: float) -> datetime:
+    """Return when a job that failed in passing runs again; how often at all is the queue's rule."""
     return now + timedelta(seconds=JOB_BACKOFF.wait_seconds(attempts, jitter))

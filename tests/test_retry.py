@@ -53,8 +53,6 @@ def test_no_retry_time_means_one_try():
     assert next_delivery(NOON, NOON, timedelta(0), attempts=1, jitter=0.3) is None
 
 
-@pytest.mark.parametrize(("attempts", "wait_seconds"), [(1, 15), (2, 30), (3, None), (4, None)])
-def test_job_runs_again_until_its_attempts_are_used_up(attempts, wait_seconds):
-    again = next_run(NOON, attempts, most_attempts=3, jitter=0.0)
-
-    assert again == (None if wait_seconds is None else NOON + timedelta(seconds=wait_seconds))
+@pytest.mark.parametrize(("attempts", "wait_seconds"), [(1, 15), (2, 30), (3, 60)])
+def test_job_runs_again_after_a_growing_wait(attempts, wait_seconds):
+    assert NOON + timedelta(seconds=wait_seconds) == next_run(NOON, attempts, jitter=0.0)
