@@ -1,0 +1,411 @@
+"""The answer to every C-STORE request, without a network: what is stored, refused, set aside."""
+
+import sqlite3
+import threading
+import zlib
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MRImageStorage,
+)
+from structlog.testing import capture_logs
+
+from daemon.completeness import Completeness
+from daemon.config import Series
+from daemon.dimse import StorageStatus
+from daemon.instance_header import MAX_INFLATED_BYTES, HeaderUnreadable, read_header
+from daemon.jobs import JobState
+from daemon.reception import MAX_COMMENT, Reception, StoreRequest
+from daemon.spool import Spool
+from tests.instances import ct_dataset, ct_instance, encoded
+from tests.job_rows import Clock, queue_in, result
+
+SERIES = "1.2.826.0.1.7"
+
+
+class Bench:
+    """Everything below the network."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.clock = Clock()
+        self.queue = queue_in(folder, self.clock)
+        self.spool = Spool(folder, 0)
+        self.spool.prepare()
+        self.completeness = Completeness(self.queue, Series(quiet_seconds=0), self.clock)
+        self.reception = Reception(self.queue, self.spool, self.completeness)
+
+    def store(self, instance, **changes):
+        """Answer a request for an instance, with what is changed in it."""
+        values = {
+            "association_id": 1,
+            "calling": "CT1",
+            "called": "OARLOCK",
+            "sop_class_uid": instance.sop_class_uid,
+            "sop_instance_uid": instance.sop_instance_uid,
+            "transfer_syntax_uid": instance.transfer_syntax_uid,
+            "dataset_bytes": instance.dataset_bytes,
+        }
+        return self.reception.store(StoreRequest(**values | changes))
+
+    def images(self, job):
+        """SOP Instance UIDs of a job's own images."""
+        return sorted(row.sop_instance_uid for row in self.queue.instances(job))
+
+    def deliver(self, job):
+        """Take a job from receiving to its end."""
+        self.completeness.tick()
+        claimed = self.queue.claim("w", 60)
+        assert claimed is not None
+        assert claimed.id == job
+        self.queue.segmented(job, "w", result("tps"))
+        (delivery,) = self.queue.deliveries(job)
+        self.queue.claim_delivery("w", 60)
+        self.queue.delivery_sent(delivery.id, 0)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    bench = Bench(tmp_path)
+    yield bench
+    bench.queue.close()
+
+
+def changed(instance):
+    """Return the same instance with other pixels."""
+    number = int(instance.sop_instance_uid.rpartition(".")[2])
+    pixels = np.full((8, 8), 99, np.int16).tobytes()
+    return ct_instance(instance.series_instance_uid, number, PixelData=pixels)
+
+
+# Stored
+
+
+@pytest.mark.parametrize(
+    "syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian]
+)
+def test_the_file_holds_the_bytes_as_received_behind_a_header_that_says_how_to_read_them(bench, syntax):
+    instance = encoded(ct_dataset(SERIES), syntax)
+
+    answer = bench.store(instance)
+
+    assert answer.status is StorageStatus.SUCCESS
+    (path,) = bench.spool.instance_paths(1)
+    assert path.read_bytes().endswith(instance.dataset_bytes)
+    stored = dcmread(path)
+    assert stored.file_meta.TransferSyntaxUID == syntax
+    assert stored.file_meta.MediaStorageSOPInstanceUID == instance.sop_instance_uid
+    assert stored.file_meta.SourceApplicationEntityTitle == "CT1"
+    assert (stored.PatientName, stored.PixelData) == ("Müller^Jörg", ct_dataset(SERIES).PixelData)
+    assert len(path.read_bytes()) == len(instance.dataset_bytes) + 144 + stored.file_meta[0x00020000].value
+
+
+def test_a_success_is_said_only_when_the_row_is_written(bench):
+    bench.store(ct_instance(SERIES))
+
+    (row,) = bench.queue.instances(1)
+    job = bench.queue.job(1)
+    assert row.transfer_syntax_uid == ExplicitVRLittleEndian
+    assert (job.calling_ae_title, job.called_ae_title, job.instance_count) == ("CT1", "OARLOCK", 1)
+    assert (job.patient_name, job.patient_id, job.accession_number) == ("Müller^Jörg", "P-4711", "A-17")
+    assert (job.study_date, job.study_description, job.series_description) == ("20240229", "Neck", "2.5 mm")
+
+
+def test_two_interleaved_series_and_two_senders_of_one_series_end_as_four_whole_jobs(bench):
+    for number in (1, 2, 3):
+        for series in (SERIES, SERIES + "7"):
+            for sender in ("CT1", "PACS"):
+                assert (
+                    bench.store(ct_instance(series, number), calling=sender).status is StorageStatus.SUCCESS
+                )
+
+    assert [job.instance_count for job in bench.queue.jobs()] == [3, 3, 3, 3]
+
+
+# Known already
+
+
+def test_the_same_image_again_is_a_success_without_work_even_after_delivery(bench):
+    instance = ct_instance(SERIES)
+    bench.store(instance)
+    assert bench.store(instance).status is StorageStatus.SUCCESS
+    bench.deliver(1)
+
+    assert bench.store(instance).status is StorageStatus.SUCCESS
+
+    (job,) = bench.queue.jobs()
+    assert (job.state, job.instance_count) == (JobState.DELIVERED, 1)
+    assert len(bench.spool.instance_paths(1)) == 1
+
+
+def test_other_bytes_under_a_known_uid_are_set_aside_and_visible_and_the_first_stay(bench):
+    instance = ct_instance(SERIES)
+    bench.store(instance)
+
+    for _ in range(2):
+        answer = bench.store(changed(instance))
+        assert answer.status is StorageStatus.DUPLICATE_SOP_INSTANCE
+        assert "set aside" in answer.comment
+
+    (row,) = bench.queue.set_asides(1)
+    assert (row.sop_instance_uid, row.calling_ae_title) == (instance.sop_instance_uid, "CT1")
+    (aside,) = bench.folder.rglob("set_aside/*")
+    assert aside.name == row.file_name
+    assert aside.read_bytes().endswith(changed(instance).dataset_bytes)
+    (kept,) = bench.spool.instance_paths(1)
+    assert kept.read_bytes().endswith(instance.dataset_bytes)
+
+
+def test_a_late_image_joins_before_the_claim_and_opens_a_revision_after_it(bench):
+    bench.store(ct_instance(SERIES, 1))
+    bench.completeness.tick()
+    bench.store(ct_instance(SERIES, 2))
+    assert bench.images(1) == [f"{SERIES}.1", f"{SERIES}.2"]
+
+    bench.completeness.tick()
+    bench.queue.claim("w", 60)
+    bench.store(ct_instance(SERIES, 3))
+
+    assert bench.images(2) == [f"{SERIES}.3"]
+    assert bench.queue.job(2).revision == 2
+    assert len(bench.queue.images(2)) == 3
+
+
+def test_a_cancelled_series_sent_again_is_wanted_again(bench):
+    bench.store(ct_instance(SERIES))
+    bench.queue.cancel(1, "by an operator")
+
+    bench.store(ct_instance(SERIES))
+
+    assert bench.images(2) == [f"{SERIES}.1"]
+
+
+def test_the_same_image_over_many_associations_at_the_same_instant_is_one_image(bench):
+    instance = ct_instance(SERIES)
+    answers = _at_once([lambda: bench.store(instance).status] * 8)
+
+    assert {StorageStatus.SUCCESS} == set(answers)
+    assert bench.queue.job(1).instance_count == 1
+    assert len(bench.queue.jobs()) == 1
+
+
+def test_of_two_contents_under_one_uid_at_the_same_instant_exactly_one_is_stored(bench):
+    instance = ct_instance(SERIES)
+    first, second = instance, changed(instance)
+    answers = _at_once([lambda: bench.store(first).status, lambda: bench.store(second).status])
+
+    assert sorted(answers) == [StorageStatus.SUCCESS, StorageStatus.DUPLICATE_SOP_INSTANCE]
+    assert len(bench.queue.set_asides(1)) == 1
+
+
+def _at_once(tasks):
+    barrier, answers = threading.Barrier(len(tasks)), []
+
+    def run(task):
+        barrier.wait()
+        answers.append(task())
+
+    threads = [threading.Thread(target=run, args=(task,)) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def test_an_image_whose_job_is_cancelled_while_its_file_is_written_goes_to_a_new_job(bench, monkeypatch):
+    store_instance = bench.spool.store_instance
+
+    def cancelled_meanwhile(job, *rest):
+        bench.queue.cancel(job, "by an operator")
+        return store_instance(job, *rest)
+
+    monkeypatch.setattr(bench.spool, "store_instance", cancelled_meanwhile)
+
+    assert bench.store(ct_instance(SERIES)).status is StorageStatus.SUCCESS
+
+    assert bench.images(1) == []
+    assert bench.images(2) == [f"{SERIES}.1"]
+    assert bench.spool.instance_paths(1) == []
+    assert len(bench.spool.instance_paths(2)) == 1
+
+
+# Refused
+
+UNREADABLE = StorageStatus.CANNOT_UNDERSTAND
+MISMATCH = StorageStatus.DATA_SET_DOES_NOT_MATCH_SOP_CLASS
+CONTRADICTIONS = {
+    "no SOP Instance UID": ({"SOPInstanceUID": None}, {}, UNREADABLE),
+    "no SOP Class UID": ({"SOPClassUID": None}, {}, UNREADABLE),
+    "no Study Instance UID": ({"StudyInstanceUID": None}, {}, UNREADABLE),
+    "no Series Instance UID": ({"SeriesInstanceUID": ""}, {}, UNREADABLE),
+    "no pixels": ({"PixelData": None}, {}, UNREADABLE),
+    "empty pixels": ({"PixelData": b""}, {}, UNREADABLE),
+    "SOP Instance UID is text": (
+        {"SOPInstanceUID": "1.2.abc"},
+        {"sop_instance_uid": "1.2.abc"},
+        StorageStatus.INVALID_SOP_INSTANCE,
+    ),
+    "SOP Instance UID is a path": (
+        {"SOPInstanceUID": "../../etc/passwd"},
+        {"sop_instance_uid": "../../etc/passwd"},
+        StorageStatus.INVALID_SOP_INSTANCE,
+    ),
+    "SOP Instance UID is too long": (
+        {"SOPInstanceUID": "1." + "2" * 63},
+        {"sop_instance_uid": "1." + "2" * 63},
+        StorageStatus.INVALID_SOP_INSTANCE,
+    ),
+    "Series Instance UID is text": ({"SeriesInstanceUID": "series one"}, {}, UNREADABLE),
+    "another instance in the request": ({}, {"sop_instance_uid": "1.2.3.4"}, MISMATCH),
+    "another class in the data set": ({"SOPClassUID": MRImageStorage}, {}, MISMATCH),
+    "another class in both": (
+        {"SOPClassUID": MRImageStorage},
+        {"sop_class_uid": MRImageStorage},
+        StorageStatus.SOP_CLASS_NOT_SUPPORTED,
+    ),
+    "another modality": ({"Modality": "MR"}, {}, MISMATCH),
+}
+
+
+@pytest.mark.parametrize(("elements", "request_", "status"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom remarks on what these tests do on purpose
+def test_what_contradicts_itself_is_refused_with_the_right_status_and_leaves_nothing(
+    bench, elements, request_, status
+):
+    instance = ct_instance(SERIES, **elements)
+    request_ = {"sop_class_uid": CTImageStorage, "sop_instance_uid": f"{SERIES}.1"} | request_
+
+    answer = bench.store(instance, **request_)
+
+    assert answer.status == status
+    assert 0 < len(answer.comment) <= MAX_COMMENT
+    assert answer.comment.isascii()
+    assert bench.queue.jobs() == []
+    assert list(bench.folder.glob("jobs/*")) == []
+
+
+def test_a_data_set_that_ends_within_its_pixel_data_is_refused(bench):
+    instance = ct_instance(SERIES)
+
+    answer = bench.store(instance, dataset_bytes=instance.dataset_bytes[:-10])
+
+    assert answer.status is StorageStatus.CANNOT_UNDERSTAND
+    assert "Pixel Data ends after 118 of 128 bytes" in answer.comment
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\0" * 500, b"GET / HTTP/1.1\r\n\r\n" * 20, b"\xff" * 1000])
+@pytest.mark.parametrize(
+    "syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian]
+)
+def test_what_is_no_data_set_is_refused_as_not_understood(bench, garbage, syntax):
+    answer = bench.store(ct_instance(SERIES), dataset_bytes=garbage, transfer_syntax_uid=syntax)
+
+    assert answer.status is StorageStatus.CANNOT_UNDERSTAND
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # damaged character sets
+def test_no_damage_to_a_data_set_is_answered_by_an_exception():
+    """Two thousand damaged headers are read or refused, by nothing but HeaderUnreadable."""
+    random = np.random.default_rng(4)
+    original = ct_instance(SERIES).dataset_bytes
+    for _ in range(2000):
+        damaged = bytearray(original)
+        for place in random.integers(0, len(damaged), 4):
+            damaged[place] = random.integers(0, 256)
+        try:
+            read_header(bytes(damaged), ExplicitVRLittleEndian)
+        except HeaderUnreadable:
+            continue
+
+
+def test_a_data_set_that_inflates_without_bound_is_refused():
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    zeros = bytes(2**20)
+    bomb = b"".join(deflater.compress(zeros) for _ in range(MAX_INFLATED_BYTES // 2**20 + 1))
+
+    with pytest.raises(HeaderUnreadable, match="inflates to more than"):
+        read_header(bomb + deflater.flush(), DeflatedExplicitVRLittleEndian)
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [
+        ("ISO_IR 192", "Οδυσσεύς"),
+        ("ISO_IR 144", "Люкceмбypг"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
+        ("", "Plain^Name"),
+    ],
+)
+def test_names_are_read_in_their_own_character_set(charset, name):
+    instance = ct_instance(SERIES, SpecificCharacterSet=charset, PatientName=name)
+
+    assert read_header(instance.dataset_bytes, ExplicitVRLittleEndian).patient_name == name
+
+
+def test_control_characters_never_reach_the_job_table():
+    instance = ct_instance(SERIES, StudyDescription="red\x07 alert")
+
+    assert read_header(instance.dataset_bytes, ExplicitVRLittleEndian).study_description == "red  alert"
+
+
+# Trouble of our own
+
+
+def test_a_disk_that_refuses_to_write_is_answered_as_out_of_resources_and_leaves_no_row(bench):
+    (bench.folder / "jobs").rmdir()
+    (bench.folder / "jobs").write_text("in the way")
+
+    with capture_logs() as logged:
+        answer = bench.store(ct_instance(SERIES))
+
+    assert answer.status is StorageStatus.OUT_OF_RESOURCES
+    assert "send again" in answer.comment
+    assert bench.queue.instances(1) == []
+    assert [line["event"] for line in logged] == ["instance_refused"]
+
+
+def test_a_database_that_refuses_is_answered_as_out_of_resources_and_logged_once_without_the_patient(bench):
+    with sqlite3.connect(bench.folder / "oarlock.db") as database:
+        database.execute(
+            "CREATE TRIGGER broken BEFORE INSERT ON jobs BEGIN SELECT RAISE(ABORT, 'broken'); END"
+        )
+    database.close()
+
+    with capture_logs() as logged:
+        answer = bench.store(ct_instance(SERIES))
+
+    assert answer.status is StorageStatus.OUT_OF_RESOURCES
+    (line,) = logged
+    assert line["event"] == "instance_refused"
+    assert "broken" in str(line["exc_info"])
+    assert not any(secret in str(line) for secret in ("Müller", "4711", "A-17"))
+
+
+def test_an_image_refused_for_our_own_trouble_is_stored_when_it_is_sent_again(bench, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("a fault of ours")
+
+    with monkeypatch.context() as trouble:
+        trouble.setattr(bench.queue, "add_instance", broken)
+        assert bench.store(ct_instance(SERIES)).status is StorageStatus.OUT_OF_RESOURCES
+
+    assert bench.store(ct_instance(SERIES)).status is StorageStatus.SUCCESS
+    assert bench.images(1) == [f"{SERIES}.1"]
+
+
+def test_nothing_that_is_logged_about_an_instance_names_the_patient(bench):
+    with capture_logs() as logged:
+        bench.store(ct_instance(SERIES))
+        bench.store(ct_instance(SERIES))
+        bench.store(changed(ct_instance(SERIES)))
+        bench.store(ct_instance(SERIES, 2, Modality="MR"))
+
+    assert {"instance_stored", "instance_known", "instance_refused"} == {line["event"] for line in logged}
+    assert not any(secret in str(logged) for secret in ("Müller", "P-4711", "A-17"))
