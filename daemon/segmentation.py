@@ -1,0 +1,180 @@
+"""Files of one CT series to a checked structure set: the whole path without database, network or settings."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from daemon.structure_set import ModelIdentity, ResultIdentity, build_structure_set, encode
+from daemon.structure_set_check import StructureSummary, check_structure_set
+from model.contours import trace
+from model.ct import CTVolume, read_series
+from model.errors import ReasonCode, SeriesUnsuitable
+from model.geometry import Mask
+
+Progress = Callable[[str, float], None]
+"""Hears the stage and the share of it that is done, 0 to 1; may raise to break the work off."""
+
+STAGES = ("load", "resample", "network", "grid", "contours", "structure-set", "write", "check")
+"""In this order; the segmenter reports resample, network and grid."""
+
+
+class BundleInfo(Protocol):
+    """What the result says of a network's weights; `model.bundle.Bundle` has it."""
+
+    @property
+    def name(self) -> str:
+        """Of the bundle."""
+
+    @property
+    def version(self) -> str:
+        """Of the bundle."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights, hexadecimal."""
+
+    @property
+    def structure_names(self) -> tuple[str, ...]:
+        """What the weights can find."""
+
+
+class Found(Protocol):
+    """What a segmenter returns; `model.segmenter.Segmentation` is one."""
+
+    @property
+    def masks(self) -> Mapping[str, Mask]:
+        """By TG-263 name; a structure that is absent or empty was not found."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader should know about how it was done."""
+
+
+class SegmentsVolumes(Protocol):
+    """Finds organs in a volume: `model.segmenter.Segmenter`, or a threshold in tests."""
+
+    @property
+    def bundle(self) -> BundleInfo:
+        """The weights."""
+
+    def segment(self, volume: CTVolume, progress: Progress | None = None) -> Found:
+        """Find what the weights know."""
+
+
+@dataclass(frozen=True, eq=False)
+class ContouredSeries:
+    """A structure set on disk that passed its check, and what is worth knowing about it.
+
+    Parameters
+    ----------
+    masks
+        The requested structures that were found, by TG-263 name.
+    summaries
+        One for each requested structure, found or not, in the order of the request.
+    remarks
+        Sentences about the series and how it was segmented.
+    stage_seconds
+        Duration of each stage, in the order of `STAGES`.
+    """
+
+    path: Path
+    volume: CTVolume
+    masks: Mapping[str, Mask]
+    summaries: tuple[StructureSummary, ...]
+    remarks: tuple[str, ...]
+    stage_seconds: Mapping[str, float]
+    model: ModelIdentity
+
+
+def contour_series(
+    paths: Sequence[Path],
+    segmenter: SegmentsVolumes,
+    identity: ResultIdentity,
+    structures: Sequence[str],
+    write: Callable[[bytes], Path],
+    progress: Progress | None = None,
+) -> ContouredSeries:
+    """Contour a series.
+
+    The same files, segmentation and arguments give the same bytes.
+
+    Parameters
+    ----------
+    paths
+        The series' files, in any order.
+    structures
+        TG-263 names; nothing else gets into the structure set.
+    write
+        Stores the Part 10 file and returns its path; the check reads it again from there.
+
+    Raises
+    ------
+    SeriesUnsuitable
+        The files make no volume, or none of the structures was found in it.
+    OutputRejected
+        The structure set failed its check; it is on disk and must not be sent.
+    """
+    enter = _StageClock(progress)
+    enter("load", 0.0)
+    volume = read_series(paths, partial(enter, "load"))
+    found = segmenter.segment(volume, enter)
+    masks = _requested(found.masks, structures, volume)
+    weights = segmenter.bundle
+    model = ModelIdentity(weights.name, weights.version, weights.digest)
+    remarks = (*volume.remarks, *found.remarks, *_never_learned(structures, weights))
+    enter("contours", 0.0)
+    contours = {name: trace(mask) for name, mask in masks.items()}
+    enter("structure-set", 0.0)
+    content = encode(build_structure_set(volume, contours, identity, model, remarks))
+    enter("write", 0.0)
+    path = write(content)
+    enter("check", 0.0)
+    summaries = check_structure_set(path, volume, masks, identity)
+    masks_found = {name: mask for name, mask in masks.items() if not mask.is_empty}
+    enter("check", 1.0)
+    return ContouredSeries(path, volume, masks_found, tuple(summaries), remarks, enter.seconds(), model)
+
+
+def _requested(found: Mapping[str, Mask], structures: Sequence[str], volume: CTVolume) -> dict[str, Mask]:
+    """Return a mask for every requested structure, an empty one where it was not found; some must be."""
+    nothing = Mask(np.zeros((0, 0, 0), dtype=bool), (0, 0, 0), volume.grid.shape)
+    masks = {name: found.get(name, nothing) for name in structures}
+    if all(mask.is_empty for mask in masks.values()):
+        slices, rows, columns = volume.grid.shape
+        offsets = volume.grid.offsets_mm
+        others = [name for name, mask in found.items() if not mask.is_empty and name not in masks]
+        beside = f"; found, but not asked for: {', '.join(others)}" if others else ""
+        raise SeriesUnsuitable(
+            ReasonCode.NOT_HEAD_AND_NECK,
+            f"none of {len(masks)} structures found in {slices} slices of {rows} × {columns} over "
+            f"{offsets[-1] - offsets[0]:.0f} mm{beside}; needed is a CT of the head and neck",
+        )
+    return masks
+
+
+def _never_learned(structures: Sequence[str], weights: BundleInfo) -> list[str]:
+    missing = [name for name in structures if name not in weights.structure_names]
+    return [f"bundle {weights.name} {weights.version} does not know {', '.join(missing)}"] if missing else []
+
+
+class _StageClock:
+    """Passes progress on and measures how long each stage takes."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._began: dict[str, float] = {}
+
+    def __call__(self, stage: str, share: float) -> None:
+        self._began.setdefault(stage, time.monotonic())
+        if self._progress:
+            self._progress(stage, share)
+
+    def seconds(self) -> dict[str, float]:
+        """Duration of each stage until the next one began, the last one until now."""
+        ends = [*list(self._began.values())[1:], time.monotonic()]
+        return {stage: end - began for (stage, began), end in zip(self._began.items(), ends, strict=True)}

@@ -1,0 +1,110 @@
+"""Files become a checked structure set, or the true reason why not."""
+
+from datetime import datetime, timedelta, timezone
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from daemon.errors import OutputRejected
+from daemon.segmentation import STAGES, contour_series
+from daemon.structure_set import ResultIdentity
+from model.errors import ReasonCode, SeriesUnsuitable
+from tests.phantom import make_grid, phantom_masks, write_series
+from tests.stub_segmenter import StubSegmenter
+
+IDENTITY = ResultIdentity("2.25.11", "2.25.12", datetime(2026, 3, 1, 9, tzinfo=timezone(timedelta(hours=1))))
+WANTED = ("Brain", "Eye_L", "Eye_R", "Parotid_L")
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    return write_series(tmp_path_factory.mktemp("ct"))
+
+
+def contour(paths, folder, segmenter=None, structures=WANTED, progress=None, write=None):
+    def store(content):
+        path = folder / "structure_set.dcm"
+        path.write_bytes(content)
+        return path
+
+    return contour_series(paths, segmenter or StubSegmenter(), IDENTITY, structures, write or store, progress)
+
+
+def test_structure_set_on_disk_holds_what_was_asked_for_and_found(series, tmp_path):
+    done = contour(series, tmp_path)
+
+    dataset = dcmread(done.path)
+    assert {"Brain", "Eye_L", "Eye_R"} == {roi.ROIName for roi in dataset.StructureSetROISequence}
+    assert (IDENTITY.sop_instance_uid, IDENTITY.series_instance_uid) == (
+        dataset.SOPInstanceUID,
+        dataset.SeriesInstanceUID,
+    )
+    assert tuple(summary.name for summary in done.summaries) == WANTED
+    assert [summary.found for summary in done.summaries] == [True, True, True, False]
+    truth = phantom_masks(make_grid())["left_ball"]
+    assert truth.volume_cm3(done.volume.grid) == pytest.approx(done.summaries[1].volume_cm3)
+    assert {"Brain", "Eye_L", "Eye_R"} == set(done.masks)
+    assert done.model.name == "threshold"
+
+
+def test_remarks_tell_of_the_series_the_segmenter_and_what_the_bundle_does_not_know(series, tmp_path):
+    done = contour(series, tmp_path)
+
+    assert "segmented by threshold" in done.remarks
+    assert "bundle threshold 1.0 does not know Parotid_L" in done.remarks
+
+
+def test_repeat_gives_the_same_bytes_whatever_the_order_of_the_files(series, tmp_path):
+    first = contour(series, tmp_path).path.read_bytes()
+    again = contour(list(reversed(series)), tmp_path).path.read_bytes()
+
+    assert first == again
+
+
+def test_every_stage_is_reported_in_order_and_timed(series, tmp_path):
+    heard = []
+
+    done = contour(series, tmp_path, progress=lambda stage, share: heard.append((stage, share)))
+
+    assert list(STAGES) == list(dict.fromkeys(stage for stage, _ in heard))
+    assert all(0 <= share <= 1 for _, share in heard)
+    assert heard[-1] == ("check", 1.0)
+    assert list(STAGES) == list(done.stage_seconds)
+    assert all(seconds >= 0 for seconds in done.stage_seconds.values())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_progress_may_break_the_work_off_in_every_stage(series, tmp_path, stage):
+    def stop(entered, _share):
+        if entered == stage:
+            raise InterruptedError(entered)
+
+    with pytest.raises(InterruptedError, match=stage):
+        contour(series, tmp_path, progress=stop)
+
+
+def test_series_without_any_organ_is_refused_with_its_numbers(tmp_path):
+    grid = make_grid()
+    hu = np.where(np.indices(grid.shape).sum(axis=0) % 2, -1000, 55).astype(np.int16)
+    paths = write_series(tmp_path / "ct", hu, grid)
+
+    with pytest.raises(SeriesUnsuitable, match="41 slices of 120 × 130 over 200 mm") as refusal:
+        contour(paths, tmp_path)
+
+    assert ReasonCode.NOT_HEAD_AND_NECK is refusal.value.code
+
+
+def test_series_without_the_asked_organs_tells_what_else_was_found(series, tmp_path):
+    with pytest.raises(SeriesUnsuitable, match="found, but not asked for: Brain, Eye_L, Eye_R"):
+        contour(series, tmp_path, structures=["Parotid_L"])
+
+
+def test_structure_set_altered_on_its_way_to_disk_is_not_accepted(series, tmp_path):
+    def store(content):
+        path = tmp_path / "bad.dcm"
+        path.write_bytes(content + b"\0\0")
+        return path
+
+    with pytest.raises(OutputRejected):
+        contour(series, tmp_path, write=store)
