@@ -19,7 +19,7 @@ from pydicom.uid import CTImageStorage
 from model.errors import ReasonCode, SeriesUnsuitable
 from model.geometry import SliceGrid
 from model.slice_header import SliceHeader, slice_header
-from model.suitability import MINIMUM_SLICES, stack_slices
+from model.suitability import MINIMUM_SLICES, counted, stack_slices
 
 LOWEST_HU = -1024
 """Air on the scale every CT uses; padding and all that lies below becomes this."""
@@ -159,7 +159,7 @@ def _unless_corrupt(read: Callable[[_Argument], _Result], argument: _Argument, p
     except Exception as error:
         raise SeriesUnsuitable(
             ReasonCode.UNDECODABLE,
-            f"{path.name} cannot be read ({type(error).__name__}: {str(error)[:300]}); "
+            f"{path.name} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:300]}); "
             "needed is a complete DICOM file in a transfer syntax that can be decoded",
         ) from error
 
@@ -176,7 +176,7 @@ def _leave_out_copies(headers: Sequence[SliceHeader]) -> tuple[list[SliceHeader]
                 f"{header.sop_instance_uid}; needed is one image per UID",
             )
     copies = len(headers) - len(known)
-    return list(known.values()), [f"left out: {copies} copies of other files"] if copies else []
+    return list(known.values()), [f"{counted(copies, 'copied file')} left out"] if copies else []
 
 
 def _read_attributes(path: Path) -> Dataset:
@@ -209,7 +209,9 @@ def _is_among_image_values(header: SliceHeader) -> bool:
 
 def _padding_remarks(headers: Sequence[SliceHeader]) -> list[str]:
     ignored = sum(h.padding is not None and _is_among_image_values(h) for h in headers)
-    return [f"Pixel Padding Value ignored on {ignored} slices: tissue has that value too"] if ignored else []
+    return (
+        [f"Pixel Padding Value ignored on {counted(ignored, 'slice')}: tissue has it too"] if ignored else []
+    )
 
 
 def _require_plausible(hu: NDArray[np.int16]) -> None:

@@ -6,11 +6,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-POSITION_TOLERANCE_MM = 0.1
+POSITION_TOLERANCE_MM = 0.15
 """How far a slice may lie from its place in an evenly spaced stack and still count as evenly spaced.
 
-Some scanners round Image Position (Patient) to 0.1 mm, which makes 0.6 and 0.7 mm gaps of 0.625 mm spacing.
-A tenth of a millimetre is far below what a contour on CT resolves.
+Some scanners round Image Position (Patient) to 0.1 mm: gaps of 0.6 and 0.7 mm then stand for 0.625 mm, and a slice
+may be off by 0.05 mm as may the first and last it is measured by. It is far below what a contour on CT resolves,
+and still shows a missing slice at 0.4 mm.
 """
 
 

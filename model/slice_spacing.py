@@ -10,8 +10,9 @@ Gaps between neighbouring slices are grouped into stretches of equal gaps; a str
 - A *missing slice* is a single gap wider than the spacings established on either side (or on the only side),
   made up of these spacings: 2.5, 2.5, 5, 2.5, 2.5 mm or 2.5, 2.5, 7.5, 5, 5 mm. So is a stretch of any
   length between two stretches of one and the same narrower spacing, if it is a multiple of it.
-- Everything else is *irregular*: single gaps that are wider but no such sum, single gaps next to each other
-  (two acquisitions interleaved), no spacing established at all, or gaps over `MAXIMUM_GAP_MM`.
+- Everything else is *irregular*: single gaps that are wider but no such sum, or narrower than half the spacings
+  beside them (two acquisitions overlap), single gaps next to each other (two acquisitions interleave), no
+  spacing established at all, or gaps over `MAXIMUM_GAP_MM`.
 """
 
 from collections import Counter
@@ -23,13 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import ReasonCode, SeriesUnsuitable
-from model.geometry import SliceGrid, even_runs
+from model.geometry import POSITION_TOLERANCE_MM, SliceGrid, even_runs
 
 SAME_PLANE_MM = 0.05
 """Closer planes are one plane: no CT reconstructs slices a twentieth of a millimetre apart."""
-
-STRAIGHT_STACK_MM = 0.5
-"""How far a slice may stand off the line through the stack, in its plane: about half a pixel."""
 
 GAP_TOLERANCE = 0.1
 """Relative difference between gaps that count as equal, or as a multiple, once stretches are found."""
@@ -53,19 +51,22 @@ def refuse_duplicate_positions(grid: SliceGrid) -> None:
 
 
 def refuse_leaning_stack(grid: SliceGrid) -> None:
-    """Slices must stand on one straight line, upright or tilted; a jump sideways is a second acquisition."""
+    """Slices must stand on one straight line, upright or tilted; a jump sideways is a second acquisition.
+
+    What passes can be resampled to even gaps and is then uniform in the sense of `SliceGrid.is_uniform`.
+    """
     offsets = grid.offsets_mm
     if len(offsets) < 3:
         return
     share = (offsets - offsets[0]) / (offsets[-1] - offsets[0])
     line = grid.positions_mm[0] + share[:, None] * (grid.positions_mm[-1] - grid.positions_mm[0])
-    off_line = np.linalg.norm(grid.positions_mm - line, axis=1)
+    off_line = np.abs(grid.positions_mm - line).max(axis=1)
     worst = int(off_line.argmax())
-    if off_line[worst] > STRAIGHT_STACK_MM:
+    if off_line[worst] > POSITION_TOLERANCE_MM:
         raise SeriesUnsuitable(
             ReasonCode.IRREGULAR_SPACING,
             f"slices do not stand on one line: the slice at {_place(grid, worst)} is "
-            f"{off_line[worst]:.2f} mm beside it; needed is one line within {STRAIGHT_STACK_MM} mm",
+            f"{off_line[worst]:.2f} mm beside it; needed is one line within {POSITION_TOLERANCE_MM} mm",
         )
 
 
@@ -93,12 +94,8 @@ def refuse_irregular_gaps(grid: SliceGrid) -> None:
     gaps = np.diff(offsets)
     if not len(gaps):
         return
-    if gaps.max() > MAXIMUM_GAP_MM:
-        _refuse_gap(grid, ReasonCode.IRREGULAR_SPACING, int(gaps.argmax()), f"at most {MAXIMUM_GAP_MM} mm")
     stretches = [_Stretch.of(run, offsets) for run in even_runs(offsets[:, None])]
-    if len(stretches) == 1:
-        return
-    if all(stretch.is_single for stretch in stretches):
+    if len(stretches) > 1 and all(stretch.is_single for stretch in stretches):
         raise SeriesUnsuitable(
             ReasonCode.IRREGULAR_SPACING,
             f"no two neighbouring gaps between slices are equal: {_listed(gaps)} mm; "
@@ -107,33 +104,30 @@ def refuse_irregular_gaps(grid: SliceGrid) -> None:
     for index, stretch in enumerate(stretches):
         left = next((s.gap_mm for s in reversed(stretches[:index]) if not s.is_single), None)
         right = next((s.gap_mm for s in stretches[index + 1 :] if not s.is_single), None)
-        _refuse_hole(grid, stretch, left, right)
+        _refuse_odd_stretch(grid, stretch, [side for side in (left, right) if side is not None])
     for before, after in pairwise(stretches):
         if before.is_single and after.is_single:
             needed = "equal to the gap before or after: these may be two acquisitions interleaved"
             _refuse_gap(grid, ReasonCode.IRREGULAR_SPACING, after.first, needed)
+    if gaps.max() > MAXIMUM_GAP_MM:
+        _refuse_gap(grid, ReasonCode.IRREGULAR_SPACING, int(gaps.argmax()), f"at most {MAXIMUM_GAP_MM} mm")
 
 
-def _refuse_hole(grid: SliceGrid, stretch: _Stretch, left: float | None, right: float | None) -> None:
-    """Refuse a stretch wider than the spacings established beside it, unless the spacing changes there."""
-    sides = [side for side in (left, right) if side is not None]
-    if not sides or stretch.gap_mm <= max(sides) * (1 + GAP_TOLERANCE):
+def _refuse_odd_stretch(grid: SliceGrid, stretch: _Stretch, sides: list[float]) -> None:
+    """Judge a stretch against the spacings established beside it, to the left and to the right."""
+    if not sides:
         return
-    continues = len(sides) == 2 and abs(sides[0] - sides[1]) <= GAP_TOLERANCE * min(sides)
-    if not stretch.is_single and not continues:
-        return
-    parts = _parts(stretch.gap_mm, min(sides), max(sides))
-    if parts:
-        _refuse_gap(
-            grid,
-            ReasonCode.MISSING_SLICE,
-            stretch.first,
-            f"{_listed(np.array(sides))} mm as beside it: {parts - 1} slices seem missing",
-        )
-    if stretch.is_single:
-        _refuse_gap(
-            grid, ReasonCode.IRREGULAR_SPACING, stretch.first, f"{_listed(np.array(sides))} mm as beside it"
-        )
+    narrow, wide = min(sides), max(sides)
+    beside = f"{_listed(np.array(sides))} mm as beside it"
+    is_wider = stretch.gap_mm > wide * (1 + GAP_TOLERANCE)
+    is_between_equals = len(sides) == 2 and wide - narrow <= GAP_TOLERANCE * narrow
+    parts = _parts(stretch.gap_mm, narrow, wide)
+    if is_wider and parts and (stretch.is_single or is_between_equals):
+        said = f"{beside}: {parts - 1} missing slice{'s' * (parts > 2)} would fill it"
+        _refuse_gap(grid, ReasonCode.MISSING_SLICE, stretch.first, said)
+    is_narrower = stretch.gap_mm < narrow * (0.5 - GAP_TOLERANCE / 2)
+    if stretch.is_single and (is_wider or is_narrower):
+        _refuse_gap(grid, ReasonCode.IRREGULAR_SPACING, stretch.first, beside)
 
 
 def _parts(gap: float, narrow: float, wide: float) -> int:

@@ -88,22 +88,22 @@ def _leave_out_other_images(headers: Sequence[SliceHeader]) -> tuple[list[SliceH
     kinds = [_other_kind(h, has_primary=has_primary) for h in headers]
     slices = [h for h, kind in zip(headers, kinds, strict=True) if not kind]
     found = Counter(kind for kind in kinds if kind)
-    remarks = [f"left out: {count} {kind}" for kind, count in sorted(found.items())]
+    remarks = [f"{counted(count, kind)} left out" for kind, count in sorted(found.items())]
     if slices:
         return slices, remarks
     if set(found) == {"localizer"}:
         raise SeriesUnsuitable(
             ReasonCode.LOCALIZER_ONLY,
-            f"{found['localizer']} localizers and nothing else; needed are CT slices",
+            f"{counted(found['localizer'], 'localizer')} and nothing else; needed are CT slices",
         )
-    listed = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items())) or "no files"
+    listed = ", ".join(counted(count, kind) for kind, count in sorted(found.items())) or "no files"
     raise SeriesUnsuitable(ReasonCode.NOT_CT, f"{listed}; needed are single-frame CT images")
 
 
 def _other_kind(header: SliceHeader, *, has_primary: bool) -> str:
     """What the object is if it is no CT slice, else an empty string."""
     if header.sop_class_uid != CTImageStorage:
-        return UID(header.sop_class_uid).name or "object without SOP Class"
+        return f"{UID(header.sop_class_uid).name or 'unclassified'} object"
     if "LOCALIZER" in header.image_type:
         return "localizer"
     if header.samples_per_pixel != 1:
@@ -123,7 +123,7 @@ def _leave_out_images_across(slices: list[SliceHeader]) -> tuple[list[SliceHeade
     if not 0 < count <= max(2, len(slices) // 20):
         return slices, []
     kept = [h for h, is_across in zip(slices, across, strict=True) if not is_across]
-    return kept, [f"left out: {count} localizer, known by its orientation across the slices"]
+    return kept, [f"{counted(count, 'localizer')} left out, known by lying across the slices"]
 
 
 # What every slice must have
@@ -252,6 +252,11 @@ def _sorted_grid(
     return [slices[i] for i in order], grid
 
 
+def counted(count: int, thing: str) -> str:
+    """A number of things: "1 localizer", "2 localizers"."""
+    return f"{count} {thing}" + "s" * (count != 1)
+
+
 def _remarks(slices: Sequence[SliceHeader], grid: SliceGrid) -> list[str]:
     remarks = []
     if grid.tilt_degrees >= 0.5:
@@ -261,5 +266,5 @@ def _remarks(slices: Sequence[SliceHeader], grid: SliceGrid) -> list[str]:
         remarks.append(f"spacing varies: {gaps.min():.2f} to {gaps.max():.2f} mm")
     lossy = sum(h.is_lossy for h in slices)
     if lossy:
-        remarks.append(f"lossy compression on {lossy} slices")
+        remarks.append(f"lossy compression on {counted(lossy, 'slice')}")
     return remarks
