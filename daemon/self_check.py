@@ -1,0 +1,211 @@
+"""`oarlock check`: everything a running node needs, tried out and told as one list of findings."""
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from daemon.config import Config, Destination, Route
+from daemon.config_values import ANY
+from daemon.delivery import echo
+from daemon.errors import CannotStart
+from daemon.job_queue import head_revision, schema_revision
+from model.errors import BundleError
+
+
+class Verdict(StrEnum):
+    """What a finding means for the node."""
+
+    GOOD = "good"
+    NOTE = "note"
+    """Worth knowing, and nothing wrong."""
+    WRONG = "wrong"
+    """Must be put right before patients' images arrive."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was tried, and what came of it."""
+
+    subject: str
+    verdict: Verdict
+    detail: str
+
+
+def findings(config: Config) -> Iterator[Finding]:
+    """Try everything; each finding comes as soon as it is known."""
+    yield from _who_may_send(config)
+    yield from _where_it_goes(config)
+    yield _account(config)
+    yield _storage(config)
+    yield _free_space(config)
+    yield _job_table(config)
+    yield from _network_and_device(config)
+    yield from _destinations(config)
+
+
+def _good(subject: str, detail: str) -> Finding:
+    return Finding(subject, Verdict.GOOD, detail)
+
+
+def _note(subject: str, detail: str) -> Finding:
+    return Finding(subject, Verdict.NOTE, detail)
+
+
+def _wrong(subject: str, detail: str) -> Finding:
+    return Finding(subject, Verdict.WRONG, detail)
+
+
+def _who_may_send(config: Config) -> Iterator[Finding]:
+    if not config.peers:
+        yield _wrong("peers", "nobody may send: name the scanners in [[peers]]")
+    for peer in config.peers:
+        subject = f"peer {peer.ae_title}"
+        unknown = [host for host in peer.hosts if not _is_known_host(host)]
+        if unknown:
+            yield _wrong(subject, f"{', '.join(unknown)} does not resolve, so it lets nobody in")
+        else:
+            yield _good(subject, f"from {', '.join(peer.hosts) or 'any address'}")
+
+
+def _is_known_host(host: str) -> bool:
+    if "/" in host:
+        return True
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        return False
+    return True
+
+
+def _where_it_goes(config: Config) -> Iterator[Finding]:
+    if not config.routes:
+        yield _wrong("routes", "structure sets go nowhere: add [[routes]] and [[destinations]]")
+    for number, route in enumerate(config.routes, start=1):
+        subject = f"route {number}"
+        pair = f"{route.calling_ae_title} → {route.called_ae_title}"
+        hidden_by = next(
+            (n for n, one in enumerate(config.routes[: number - 1], 1) if _hides(one, route)), None
+        )
+        if not route.destinations:
+            yield _wrong(subject, f"{pair} names no destination")
+        elif hidden_by:
+            yield _wrong(subject, f"{pair} is never taken: route {hidden_by} before it matches all of it")
+        else:
+            organs = f"{len(route.structures)} structures" if route.structures else "all structures"
+            yield _good(subject, f"{pair}: {organs} to {', '.join(route.destinations)}")
+    used = {name for route in config.routes for name in route.destinations}
+    for destination in config.destinations:
+        if destination.name not in used:
+            yield _note(f"destination {destination.name}", "no route names it")
+
+
+def _hides(earlier: Route, later: Route) -> bool:
+    return earlier.calling_ae_title in {ANY, later.calling_ae_title} and earlier.called_ae_title in {
+        ANY,
+        later.called_ae_title,
+    }
+
+
+def _account(config: Config) -> Finding:
+    """Tell an administrator who runs this as root that the service's own rights were not tried."""
+    root = config.storage.root
+    owner = root.stat().st_uid if root.is_dir() else os.geteuid()
+    if owner == os.geteuid():
+        return _good("account", f"user {owner} owns the storage")
+    return _note("account", "the storage belongs to another user; try as it: sudo -u oarlock oarlock check")
+
+
+def _storage(config: Config) -> Finding:
+    root = config.storage.root
+    if not root.is_dir():
+        return _note("storage", f"{root} does not exist yet; the first start creates it")
+    try:
+        with tempfile.NamedTemporaryFile(dir=root) as probe:
+            probe.write(b"oarlock")
+            os.fsync(probe.fileno())
+    except OSError as error:
+        return _wrong("storage", f"{root} cannot be written: {error.strerror}")
+    if root.stat().st_mode & 0o077:
+        return _note("storage", f"{root} can be written, but others may look into it: chmod 700")
+    return _good("storage", f"{root} can be written")
+
+
+def _free_space(config: Config) -> Finding:
+    folder = config.storage.root
+    while not folder.exists():
+        folder = folder.parent
+    file_system = os.statvfs(folder)
+    free, least = file_system.f_bavail * file_system.f_frsize, config.storage.min_free_bytes
+    words = f"{free / 1e9:.1f} GB free, {least / 1e9:.1f} GB are kept free"
+    return _good("space", words) if free >= least else _wrong("space", f"{words}: new images are refused")
+
+
+def _job_table(config: Config) -> Finding:
+    file = Path(make_url(config.database.url).database or "")
+    if not file.exists():
+        return _note("job table", f"{file} does not exist yet; the first start creates it")
+    try:
+        revision = schema_revision(config.database.url)
+    except (CannotStart, SQLAlchemyError) as error:
+        return _wrong("job table", f"{file} cannot be read: {error}")
+    if revision == head_revision():
+        return _good("job table", f"{file}, schema {revision}")
+    return _wrong(
+        "job table", f"{file} has schema {revision}, this version {head_revision()}; restart the services"
+    )
+
+
+def _network_and_device(config: Config) -> Iterator[Finding]:
+    import torch
+
+    from model.bundle import DEFAULT_BUNDLE, Bundle
+    from model.segmenter import Segmenter
+
+    try:
+        bundle = Bundle.load(config.model.bundle or DEFAULT_BUNDLE)
+    except BundleError as error:
+        yield _wrong("model", str(error))
+        return
+    organs = len(bundle.structure_names)
+    yield _good("model", f"{bundle.name} {bundle.version}, {organs} structures, digest {bundle.digest[:12]}")
+    wanted = {name for route in config.routes for name in route.structures}
+    if missing := sorted(wanted.difference(bundle.structure_names)):
+        yield _wrong("model", f"routes name structures that this model does not have: {', '.join(missing)}")
+    try:
+        device = Segmenter(bundle, config.model.device, config.model.threads).device
+    except BundleError as error:
+        yield _wrong("device", str(error))
+        return
+    if device.type == "cuda":
+        yield _good("device", f"cuda, {torch.cuda.get_device_name(device)}")
+    else:
+        yield _good("device", f"cpu, {torch.get_num_threads()} threads; a series takes minutes, not seconds")
+
+
+def _destinations(config: Config) -> Iterator[Finding]:
+    """C-ECHO to all at once, so that several dead hosts cost no more than one."""
+    if not config.destinations:
+        return
+    calling = config.node.ae_title
+    with ThreadPoolExecutor(max_workers=len(config.destinations)) as pool:
+        for destination, outcome in zip(
+            config.destinations, pool.map(lambda each: echo(each, calling), config.destinations), strict=True
+        ):
+            subject, where = f"destination {destination.name}", address(destination)
+            if outcome.sent:
+                yield _good(subject, f"{where} answers")
+            else:
+                yield _wrong(subject, f"{where}: {outcome.kind}: {outcome.detail}")
+
+
+def address(destination: Destination) -> str:
+    """Return AE title, host and port as people write them."""
+    return f"{destination.ae_title}@{destination.host}:{destination.port}"

@@ -1,0 +1,215 @@
+"""Tables for the terminal: jobs, one job, structures and the findings of a check."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from daemon.job_report import JobReport
+from daemon.jobs import DeliveryState, Job, JobState
+
+_COLOURS = {
+    JobState.DELIVERED: "green",
+    JobState.FAILED: "bold red",
+    JobState.REJECTED: "red",
+    JobState.HELD: "magenta",
+    JobState.SEGMENTING: "cyan",
+    JobState.SEGMENTED: "cyan",
+    JobState.CANCELLED: "dim",
+    JobState.PURGED: "dim",
+    DeliveryState.SENT: "green",
+    DeliveryState.FAILED: "bold red",
+    DeliveryState.PENDING: "yellow",
+    DeliveryState.CANCELLED: "dim",
+}
+_WIDTH_IN_A_FILE = 200
+
+
+class StructureFigures(Protocol):
+    """What a table of structures shows; both the job table's rows and a fresh result have it."""
+
+    @property
+    def name(self) -> str:
+        """TG-263 name."""
+
+    @property
+    def volume_cm3(self) -> float:
+        """Volume of the mask."""
+
+    @property
+    def contours(self) -> int:
+        """Number of contours; none for an organ that was not found."""
+
+    @property
+    def slices(self) -> int:
+        """Number of slices that have a contour."""
+
+
+def console(*, errors: bool = False) -> Console:
+    """Return the terminal, or a wide page where output goes into a file or another program."""
+    stream = sys.stderr if errors else sys.stdout
+    return Console(
+        file=stream, width=None if stream.isatty() else _WIDTH_IN_A_FILE, highlight=False, markup=False
+    )
+
+
+def safe(value: object) -> Text:
+    """Return a value that came over the network as text that a terminal cannot take for commands."""
+    text = "" if value is None else str(value)
+    return Text(
+        "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    )
+
+
+def jobs_table(jobs: Sequence[Job]) -> Table:
+    """Newest jobs first, one line each."""
+    table = _table("Job", "State", "Since", "Patient", "Accession", "Series", "Images", "From", "Remark")
+    for job in jobs:
+        patient = " ".join(part for part in (job.patient_name, job.patient_id) if part)
+        table.add_row(
+            str(job.id),
+            _state(job.state),
+            _local(job.state_since),
+            safe(patient),
+            safe(job.accession_number),
+            safe(job.series_description),
+            str(job.instance_count),
+            safe(job.calling_ae_title),
+            safe(_remark(job)),
+        )
+    return table
+
+
+def job_page(report: JobReport) -> RenderableType:
+    """Return everything about one job: its particulars, history, deliveries, structures and stage times."""
+    parts: list[RenderableType] = [_particulars(report.job), _history(report)]
+    if report.deliveries:
+        parts.append(_deliveries(report))
+    if report.structures:
+        parts.append(structures_table(report.structures))
+    if report.stage_times:
+        table = _table("Stage", "Seconds", title="Stages")
+        for stage in report.stage_times:
+            table.add_row(stage.stage, f"{stage.seconds:.1f}")
+        parts.append(table)
+    if report.set_asides:
+        parts.append(_set_asides(report))
+    return Group(*parts)
+
+
+def structures_table(structures: Iterable[StructureFigures]) -> Table:
+    """Name, volume, contours and slices of every structure; a line says so where one was not found."""
+    table = _table("Structure", "Volume cm³", "Contours", "Slices", title="Structures")
+    for each in structures:
+        if each.contours:
+            table.add_row(each.name, f"{each.volume_cm3:.1f}", str(each.contours), str(each.slices))
+        else:
+            table.add_row(Text(each.name, style="dim"), Text("not found", style="dim"), "", "")
+    return table
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    numbers = {"Job", "Images", "Volume cm³", "Contours", "Slices", "Seconds", "Tries"}
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    return table
+
+
+def _particulars(job: Job) -> Table:
+    table = Table(title=f"Job {job.id}", title_justify="left", box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    model = " ".join(
+        part for part in (job.model_name, job.model_version, (job.model_digest or "")[:12]) if part
+    )
+    facts: dict[str, object] = {
+        "State": _state(job.state),
+        "Since": _local(job.state_since),
+        "Reason": " ".join(part for part in (job.reason_code and f"[{job.reason_code}]", job.reason) if part),
+        "Progress": _progress(job),
+        "Not before": _local(job.not_before) if job.state is JobState.QUEUED else "",
+        "Patient": " ".join(part for part in (job.patient_name, job.patient_id) if part),
+        "Accession": job.accession_number,
+        "Study": " ".join(part for part in (job.study_date, job.study_description) if part),
+        "Series": job.series_description,
+        "Images": f"{job.instance_count} ({job.byte_count / 1e6:.1f} MB), last {_local(job.last_instance_at)}",
+        "From → to": f"{job.calling_ae_title} → {job.called_ae_title}, revision {job.revision}",
+        "Study UID": job.study_instance_uid,
+        "Series UID": job.series_instance_uid,
+        "Result UID": job.result_sop_instance_uid,
+        "Model": model,
+        "Attempts": job.attempts,
+    }
+    for name, value in facts.items():
+        if value not in {None, ""}:
+            table.add_row(name, value if isinstance(value, Text) else safe(value))
+    return table
+
+
+def _history(report: JobReport) -> Table:
+    table = _table("At", "From", "To", "Reason", title="History")
+    for event in report.events:
+        is_remark = event.from_state is event.to_state
+        table.add_row(
+            _local(event.at),
+            "" if is_remark else safe(event.from_state),
+            "" if is_remark else _state(event.to_state),
+            safe(
+                " ".join(
+                    part for part in (event.reason_code and f"[{event.reason_code}]", event.detail) if part
+                )
+            ),
+        )
+    return table
+
+
+def _deliveries(report: JobReport) -> Table:
+    table = _table(
+        "Destination", "State", "Tries", "Status", "Sent or next try", "Detail", title="Deliveries"
+    )
+    for each in report.deliveries:
+        table.add_row(
+            safe(each.destination),
+            _state(each.state),
+            str(each.attempts),
+            "" if each.last_status is None else f"0x{each.last_status:04X}",
+            _local(each.sent_at or (each.not_before if each.state is DeliveryState.PENDING else None)),
+            safe(": ".join(part for part in (each.failure_kind, each.detail) if part)),
+        )
+    return table
+
+
+def _set_asides(report: JobReport) -> Table:
+    table = _table("At", "From", "Image", "File", title="Set aside: other content under a known UID")
+    for each in report.set_asides:
+        table.add_row(
+            _local(each.at), safe(each.calling_ae_title), safe(each.sop_instance_uid), safe(each.file_name)
+        )
+    return table
+
+
+def _remark(job: Job) -> str:
+    if job.state is JobState.SEGMENTING:
+        return _progress(job)
+    if job.state is JobState.QUEUED and job.not_before:
+        return f"again at {_local(job.not_before)}"
+    return " ".join(part for part in (job.reason_code and f"[{job.reason_code}]", job.reason) if part)
+
+
+def _progress(job: Job) -> str:
+    if job.state is not JobState.SEGMENTING or job.progress_stage is None:
+        return ""
+    return f"{job.progress_stage} {100 * (job.progress_fraction or 0):.0f} %"
+
+
+def _state(state: JobState | DeliveryState) -> Text:
+    return Text(str(state), style=_COLOURS.get(state, ""))
+
+
+def _local(moment: datetime | None) -> str:
+    return "" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
