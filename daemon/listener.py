@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from io import BytesIO
 from threading import Lock
 from typing import cast
 
@@ -248,7 +249,7 @@ class Listener:
             sop_class_uid=str(received.AffectedSOPClassUID),
             sop_instance_uid=str(received.AffectedSOPInstanceUID),
             transfer_syntax_uid=str(event.context.transfer_syntax),
-            dataset_bytes=received.DataSet.getvalue() if received.DataSet else b"",
+            dataset_bytes=cast("BytesIO", received.DataSet).getvalue(),
         )
         answer = self._reception.store(request)
         conversation.count(answer, len(request.dataset_bytes))

@@ -88,6 +88,11 @@ class Sender:
             return Response(None)
         return Response(int(response.Status), str(response.ErrorComment or ""))
 
+    def echo(self) -> int:
+        """Send one C-ECHO request and return the status of its response."""
+        self.association._reactor_checkpoint.set()
+        return int(self.association.send_c_echo().Status)
+
     def release(self) -> None:
         """Release the association."""
         self.association.release()
@@ -96,11 +101,16 @@ class Sender:
         """Send an A-ABORT."""
         self.association.abort()
 
+    def let_go(self) -> None:
+        """Let the library notice that the association has ended from the other side."""
+        self.association._reactor_checkpoint.set()
+        if self.association.is_alive():
+            self.association.join(LIMIT_SECONDS)
+
     def vanish(self) -> None:
         """Close the TCP connection without a word, as a machine that is switched off."""
         self.association.dul.socket.socket.shutdown(socket.SHUT_RDWR)
-        self.association._reactor_checkpoint.set()
-        self.association.join(LIMIT_SECONDS)
+        self.let_go()
 
     def __enter__(self) -> Self:
         return self
