@@ -150,7 +150,7 @@ def body_box(hu: NDArray[np.int16], grid: SliceGrid) -> tuple[slice, slice, slic
         return (slice(0, hu.shape[0]), slice(0, hu.shape[1]), slice(0, hu.shape[2]))
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    found = ndimage.find_objects(labels == sizes.argmax())[0]
+    found = ndimage.find_objects((labels == sizes.argmax()).astype(np.int8))[0]
     margins = [math.ceil(BODY_MARGIN_MM / spacing) for spacing in grid.pixel_spacing_mm]
     rows, columns = (
         slice(max(0, side.start * step - margin), min(n, side.stop * step + margin))

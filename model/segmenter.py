@@ -13,7 +13,7 @@ from scipy import ndimage
 from model.bundle import Bundle
 from model.ct import CTVolume
 from model.errors import BundleError
-from model.geometry import Mask
+from model.geometry import Mask, SliceGrid
 from model.preprocess import NetworkImage, to_mask, to_network_grid
 from model.sliding_window import predict
 from model.unet import Triple
@@ -57,8 +57,20 @@ class Segmenter:
         if threads:
             torch.set_num_threads(threads)
 
-    def segment(self, volume: CTVolume, progress: Progress | None = None) -> Segmentation:
-        """Find the bundle's structures; `progress` hears of the stages resample, network and grid."""
+    def segment(
+        self, volume: CTVolume, progress: Progress | None = None, grid: SliceGrid | None = None
+    ) -> Segmentation:
+        """Find the bundle's structures.
+
+        Parameters
+        ----------
+        volume
+            The CT.
+        progress
+            Hears of the stages resample, network and grid, and how far each is.
+        grid
+            The planes on which the masks are wanted, by default the CT's own.
+        """
         report = progress or (lambda _stage, _share: None)
         seconds: dict[str, float] = {}
         remarks: list[str] = []
@@ -72,7 +84,7 @@ class Segmenter:
         with _timed(seconds, "grid"):
             for index, name in enumerate(self.bundle.structure_names):
                 report("grid", index / len(self.bundle.structure_names))
-                mask = to_mask(largest_component(probabilities[index]), image, volume.grid)
+                mask = to_mask(largest_component(probabilities[index]), image, grid or volume.grid)
                 if not mask.is_empty:
                     masks[name] = mask
         return Segmentation(masks, tuple(remarks), seconds)

@@ -63,6 +63,15 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True)
+class CardConfig:
+    """Sentences for the model card that no measurement can supply."""
+
+    training_data: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    attribution: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A training run."""
 
@@ -72,6 +81,7 @@ class TrainConfig:
     optimiser: OptimiserConfig
     network: UNetConfig
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    card: CardConfig = field(default_factory=CardConfig)
     spacing_mm: tuple[float, float, float] = (2.5, 2.0, 2.0)
     resolution_mm: float = (
         4.0  # in-plane; finer images are smoothed to it, because the training images are so
@@ -91,6 +101,7 @@ def load_config(path: Path) -> TrainConfig:
     sections = {
         "data": _build(DataConfig, table.pop("data", {}), "data"),
         "optimiser": _build(OptimiserConfig, table.pop("optimiser", {}), "optimiser"),
+        "card": _build(CardConfig, table.pop("card", {}), "card"),
         "augment": _build(AugmentConfig, table.pop("augment", {}), "augment"),
         "network": _build(UNetConfig, network, "network"),
     }

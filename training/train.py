@@ -20,6 +20,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from model.bundle import write_bundle
+from model.preprocess import Preprocessing
+from model.structures import STRUCTURES
 from model.unet import UNet3D
 from training.augment import DeviceCase, Sample, random_sample
 from training.config import ConfigurationError, TrainConfig, load_config
@@ -41,7 +44,9 @@ def main(
     console = Console()
     try:
         config = load_config(config_path)
-        run(config, out, _device(device), minutes * 60 or math.inf, console)
+        finished = run(config, out, _device(device), minutes * 60 or math.inf, console)
+        if finished:
+            console.print(f"bundle written to {export(config, out)}")
     except (ConfigurationError, TrainingStoppedError) as error:
         console.print(f"[red]{error}")
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
@@ -89,11 +94,35 @@ def run(config: TrainConfig, out: Path, device: torch.device, seconds: float, co
             step += 1
             bar.update(task, completed=step, description=f"entropy {entropy:.3f} dice {dice:.3f}")
             curve.write(f"{step},{learning_rate(config, step):.3g},{entropy:.5f},{dice:.5f}\n")
-            if step % 100 == 0:
+            if step % 20 == 0:
                 curve.flush()
+            if step % 100 == 0:
                 _save(out, network, average, optimiser, step)
     _save(out, network, average, optimiser, step)
     return step >= config.optimiser.steps
+
+
+def export(config: TrainConfig, out: Path) -> Path:
+    """Write the averaged weights of the last checkpoint as a bundle; returns its folder."""
+    state = torch.load(out / "checkpoint.pt", map_location="cpu", weights_only=True)
+    network = UNet3D(config.network)
+    network.load_state_dict(state["average"])
+    write_bundle(
+        out / "bundle",
+        network,
+        name=config.name,
+        version=config.version,
+        structure_names=tuple(organ.name for organ in STRUCTURES),
+        preprocessing=Preprocessing(config.spacing_mm, config.resolution_mm),
+        tile=config.patch,
+        card={
+            "training_data": config.card.training_data,
+            "training": f"{state['step']} steps of {config.optimiser.batch} patch of {config.patch} voxels",
+            "limits": config.card.limits,
+            "attribution": config.card.attribution,
+        },
+    )
+    return out / "bundle"
 
 
 def draw(cases: list[DeviceCase], chances: np.ndarray, config: TrainConfig, step: int) -> list[Sample]:
