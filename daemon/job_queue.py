@@ -184,6 +184,11 @@ class JobQueue:
         with self._writing() as session:
             return leases.requeue(session, self._clock(), job_id, owner, not_before, detail)
 
+    def give_back(self, job_id: int, owner: str, detail: str) -> None:
+        """Return an unfinished job of a worker that stops, as if it had not been claimed; raises StaleJob."""
+        with self._writing() as session:
+            leases.give_back(session, self._clock(), job_id, owner, detail)
+
     def note(self, job_id: int, detail: str) -> None:
         """Write a remark into a job's history."""
         with self._writing() as session:
@@ -192,9 +197,14 @@ class JobQueue:
     # Delivery
 
     def claim_delivery(self, owner: str, lease_seconds: float) -> tuple[Delivery, Job] | None:
-        """Lease the delivery that has been due the longest; None where nothing is."""
+        """Lease the delivery due the longest to a destination with none under way; None where nothing is."""
         with self._writing() as session:
             return delivering.claim(session, self._clock(), owner, lease_seconds)
+
+    def renew_delivery(self, delivery_id: int, owner: str, lease_seconds: float) -> None:
+        """Prolong the lease of a delivery under way; raises StaleJob."""
+        with self._writing() as session:
+            delivering.renew(session, self._clock(), delivery_id, owner, lease_seconds)
 
     def delivery_sent(self, delivery_id: int, status: int | None, detail: str = "") -> None:
         """Write down that a destination stored the structure set; closes the job after the last one."""

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from daemon.errors import StaleJob
@@ -13,8 +13,16 @@ _UNCHANGED = {"synchronize_session": False}
 
 
 def claim(session: Session, now: datetime, owner: str, lease_seconds: float) -> tuple[Delivery, Job] | None:
-    """Lease the delivery that has been due the longest; an expired lease is as good as none."""
-    due = aliased(Delivery)
+    """Lease the delivery that has been due the longest; an expired lease is as good as none.
+
+    A destination gets one at a time, so that one that hangs holds one worker thread and not all of them.
+    """
+    due, under_way = aliased(Delivery), aliased(Delivery)
+    occupied = exists().where(
+        under_way.destination == due.destination,
+        under_way.state == DeliveryState.PENDING,
+        under_way.lease_expires_at > now,
+    )
     longest_due = (
         select(due.id)
         .join(Job, Job.id == due.job_id)
@@ -22,7 +30,7 @@ def claim(session: Session, now: datetime, owner: str, lease_seconds: float) -> 
             Job.state == JobState.SEGMENTED,
             due.state == DeliveryState.PENDING,
             or_(due.not_before.is_(None), due.not_before <= now),
-            or_(due.lease_owner.is_(None), due.lease_expires_at <= now),
+            ~occupied,
         )
         .order_by(func.coalesce(due.not_before, due.created_at), due.id)
         .limit(1)
@@ -43,6 +51,23 @@ def claim(session: Session, now: datetime, owner: str, lease_seconds: float) -> 
         return None
     delivery = session.get_one(Delivery, claimed)
     return delivery, get(session, delivery.job_id)
+
+
+def renew(session: Session, now: datetime, delivery_id: int, owner: str, lease_seconds: float) -> None:
+    """Prolong the lease of a delivery under way; raises StaleJob."""
+    renewed = session.scalars(
+        update(Delivery)
+        .where(
+            Delivery.id == delivery_id,
+            Delivery.state == DeliveryState.PENDING,
+            Delivery.lease_owner == owner,
+        )
+        .values(lease_expires_at=now + timedelta(seconds=lease_seconds))
+        .returning(Delivery.id),
+        execution_options=_UNCHANGED,
+    ).all()
+    if not renewed:
+        raise StaleJob(f"delivery {delivery_id} is no longer held by {owner}")
 
 
 def sent(session: Session, now: datetime, delivery_id: int, status: int | None, detail: str) -> None:

@@ -186,3 +186,42 @@ def test_jobs_are_listed_newest_first_and_by_state(queue):
     assert [new, old] == [job.id for job in queue.jobs()]
     assert [old] == [job.id for job in queue.jobs(JobState.QUEUED)]
     assert [new] == [job.id for job in queue.jobs(limit=1)]
+
+
+def test_a_destination_gets_one_delivery_at_a_time_and_others_go_on(queue):
+    first, second = segmented(queue, "TPS", series="1.1"), segmented(queue, "TPS", "PACS", series="1.2")
+
+    under_way = [queue.claim_delivery(worker, 60) for worker in ("worker-1", "worker-2")]
+    assert [(delivery.destination, job.id) for delivery, job in under_way] == [
+        ("TPS", first),
+        ("PACS", second),
+    ]
+    assert queue.claim_delivery("worker-3", 60) is None
+    queue.delivery_sent(under_way[0][0].id, 0x0000)
+    after, job = queue.claim_delivery("worker-3", 60)
+    assert (after.destination, job.id) == ("TPS", second)
+
+
+def test_a_renewed_delivery_stays_with_its_worker(queue, clock):
+    segmented(queue)
+    delivery, _job = queue.claim_delivery("worker-1", 60)
+
+    clock.forward(seconds=50)
+    queue.renew_delivery(delivery.id, "worker-1", 60)
+    clock.forward(seconds=50)
+    assert queue.claim_delivery("worker-2", 60) is None
+    with pytest.raises(StaleJob):
+        queue.renew_delivery(delivery.id, "worker-2", 60)
+    queue.delivery_sent(delivery.id, 0x0000)
+    with pytest.raises(StaleJob):
+        queue.renew_delivery(delivery.id, "worker-1", 60)
+
+
+def test_a_job_given_back_by_a_stopping_worker_has_lost_no_attempt(queue):
+    job = claimed(queue)
+
+    with pytest.raises(StaleJob):
+        queue.give_back(job, "worker-2", "the worker stops")
+    queue.give_back(job, "worker-1", "the worker stops")
+    assert (queue.job(job).state, queue.job(job).attempts) == (JobState.QUEUED, 0)
+    assert queue.claim("worker-2", 60).attempts == 1
