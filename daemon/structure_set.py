@@ -20,6 +20,7 @@ from pydicom.uid import UID, CTImageStorage, ImplicitVRLittleEndian, RTStructure
 from pydicom.valuerep import DA, TM
 
 from daemon.contour_data import count_points, encode_contour
+from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from model.contours import Contour
 from model.ct import CTVolume
 from model.structures import EXTRA_STRUCTURES, ORGAN_CATEGORY, STRUCTURES, Code, Structure, structure
@@ -38,8 +39,6 @@ DETACHED_STUDY_MANAGEMENT = UID("1.2.840.10008.3.1.2.3.1")
 The attribute is type 1 and no storage class fits. This retired class is what RayStation and MIM write and
 what import filters look for; the structure set's own class, as in recent ARIA files, has no better claim.
 """
-
-IMPLEMENTATION_CLASS_UID = UID("2.25.267738399378094407600908573085674653612")
 
 _UNDECODABLE = (BytesLengthException, ValueError, TypeError, KeyError, OverflowError, NotImplementedError)
 _ROI_NUMBERS = {each.name: number for number, each in enumerate(STRUCTURES + EXTRA_STRUCTURES, start=1)}
@@ -104,8 +103,8 @@ class RTStructureSet(SOPClass):
             series_description=SERIES_DESCRIPTION,
             transfer_syntax_uid=ImplicitVRLittleEndian,
         )
-        self.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
-        self.file_meta.ImplementationVersionName = f"OARLOCK_{_software_version()}"[:16]
+        self.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+        self.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
         found = [structure(name) for name in sorted(contours, key=_roi_number) if contours[name]]
 
         # Patient and study as the CT has them, character set included, so that non-ASCII names survive.
