@@ -66,7 +66,7 @@ class Bundle:
                 structure_names=names,
                 network=_network(config, weights, folder),
                 preprocessing=preprocessing,
-                tile=_tuples(about["tile"]),
+                tile=_tile(about["tile"], config),
                 card=about.get("card", {}),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -149,6 +149,13 @@ def _network(config: UNetConfig, weights: bytes, folder: Path) -> UNet3D:
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
         raise BundleError(f"{folder / 'weights.safetensors'} holds values that are not finite")
     return network.eval()
+
+
+def _tile(sides: list[int], config: UNetConfig) -> Triple:
+    depth, height, width = sides
+    if any(side <= 0 or side % step for side, step in zip(sides, config.multiple, strict=True)):
+        raise ValueError(f"tile {sides} is no multiple of {config.multiple}, which the network needs")
+    return depth, height, width
 
 
 def _tuples(value: Any) -> Any:  # noqa: ANN401 - JSON values

@@ -26,7 +26,7 @@ class BandNetwork(nn.Module):
         self.register_buffer("bands", torch.tensor(BANDS_HU))
 
     def forward(self, hu: Tensor) -> Tensor:
-        """Logits that fall off to the ends of each band; skins as at edges, a voxel or two thick, are opened away."""
+        """Logits that fall to the ends of each band; skins of a voxel or two, as at edges, are opened away."""
         low, high = (self.bands[:, side].view(1, -1, 1, 1, 1) for side in (0, 1))
         logits = torch.minimum(hu - low, high - hu) / 50
         eroded = -F.max_pool3d(-logits, 3, 1, 1)

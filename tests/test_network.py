@@ -1,0 +1,214 @@
+"""The network, its tiles, and the bundle it comes in."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from model.bundle import DEFAULT_BUNDLE, Bundle, write_bundle
+from model.errors import BundleError
+from model.preprocess import Preprocessing
+from model.sliding_window import gaussian, predict
+from model.structures import STRUCTURES
+from model.unet import UNet3D, UNetConfig, fold, unfold
+
+SMALL = UNetConfig(
+    outputs=3, channels=(4, 8), blocks=(1, 1), planar=(True, False), strides=((2, 2, 2),), fold=(1, 2, 2)
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small bundle of random weights."""
+    torch.manual_seed(0)
+    write_bundle(
+        tmp_path / "bundle",
+        UNet3D(SMALL),
+        name="small",
+        version="0.0.1",
+        structure_names=("Brain", "Parotid_L"),
+        preprocessing=Preprocessing((2.5, 2.0, 2.0), 4.0),
+        tile=(8, 16, 16),
+        card={},
+    )
+    return tmp_path / "bundle"
+
+
+def test_logits_lie_on_the_grid_of_the_input() -> None:
+    """One logit per organ and voxel, for any size that is a multiple of what the levels need."""
+    network = UNet3D(SMALL)
+
+    assert SMALL.multiple == (2, 4, 4)
+    assert network(torch.zeros(2, 1, 6, 8, 12)).shape == (2, 3, 6, 8, 12)
+
+
+def test_folding_is_undone_exactly() -> None:
+    """No voxel changes place on the way into channels and back, whatever the axes' lengths."""
+    x = torch.arange(2 * 3 * 4 * 6 * 10.0).view(2, 3, 4, 6, 10)
+
+    assert torch.equal(x, unfold(fold(x, (2, 3, 5)), (2, 3, 5)))
+
+
+def test_folded_channels_are_neighbouring_voxels() -> None:
+    """The channels of one folded voxel are the voxels of one block, not of a distant one."""
+    x = torch.arange(16.0).view(1, 1, 1, 4, 4)
+
+    assert fold(x, (1, 2, 2))[0, :, 0, 0, 0].tolist() == [0.0, 1.0, 4.0, 5.0]
+
+
+def test_levels_that_do_not_agree_are_refused() -> None:
+    """A configuration whose lists differ in length says which."""
+    with pytest.raises(ValueError, match="one entry per level"):
+        UNetConfig(outputs=1, channels=(4, 8, 16))
+
+
+class Scaled(nn.Module):
+    """Logits that are a plain function of the voxel, so that any misplaced tile shows."""
+
+    def forward(self, hu: torch.Tensor) -> torch.Tensor:
+        """(B, 1, D, H, W) to (B, 2, D, H, W)."""
+        return torch.cat([hu / 100, -hu / 100], dim=1)
+
+
+@pytest.mark.parametrize("shape", [(5, 30, 21), (8, 16, 16), (3, 4, 5), (17, 40, 16)])
+def test_tiles_join_without_seams(shape: tuple[int, int, int]) -> None:
+    """Blended tiles give what one pass over the whole would, at every voxel, also where the volume is small."""
+    hu = torch.from_numpy(np.random.default_rng(0).normal(0, 200, shape)).float()
+
+    found = predict(Scaled(), hu, (8, 16, 16), outputs=2)
+
+    expected = torch.stack([(hu / 100).sigmoid(), (-hu / 100).sigmoid()])
+    assert found.shape == (2, *shape)
+    assert float((found.float() - expected).abs().max()) < 2e-3
+
+
+def test_tiles_of_air_are_not_computed() -> None:
+    """Air costs nothing and holds no organ."""
+    calls = []
+
+    class Counting(Scaled):
+        def forward(self, hu: torch.Tensor) -> torch.Tensor:
+            calls.append(hu.shape)
+            return super().forward(hu)
+
+    hu = torch.full((8, 16, 64), -1000.0)
+    hu[:, :, :10] = 0
+
+    found = predict(Counting(), hu, (8, 16, 16), outputs=1, overlap=0)
+
+    assert len(calls) == 1
+    assert found[..., 20:].max() == 0
+
+
+def test_the_middle_of_a_tile_counts_most_and_no_voxel_nothing() -> None:
+    """Gaussian weights are symmetric, greatest in the middle, and positive everywhere."""
+    weights = gaussian((8, 16, 16))
+
+    assert torch.equal(weights, weights.flip(0, 1, 2))
+    assert weights.max() == weights[3, 7, 7]
+    assert weights.min() > 0
+
+
+def test_a_bundle_comes_back_as_it_was_written(folder: Path) -> None:
+    """Name, digest, structures and preprocessing survive; the weights in half precision."""
+    bundle = Bundle.load(folder)
+
+    assert (bundle.name, bundle.version, bundle.structure_names) == ("small", "0.0.1", ("Brain", "Parotid_L"))
+    assert Preprocessing((2.5, 2.0, 2.0), 4.0) == bundle.preprocessing
+    assert bundle.tile == (8, 16, 16)
+    assert len(bundle.digest) == 64
+    assert not bundle.network.training
+
+
+def test_a_changed_byte_is_refused(folder: Path) -> None:
+    """Weights that are not those the bundle was made with never draw a contour."""
+    weights = folder / "weights.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.write_bytes(changed)
+
+    with pytest.raises(BundleError, match=r"was changed: its SHA-256 is"):
+        Bundle.load(folder)
+
+
+def _rewrite(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Replace the weights and make the digest agree."""
+    import hashlib
+
+    save_file(tensors, folder / "weights.safetensors")
+    about = json.loads((folder / "model.json").read_text())
+    about["weights_sha256"] = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    (folder / "model.json").write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize("fault", ["missing", "extra", "shape", "nan"])
+def test_weights_that_do_not_fit_are_refused(folder: Path, fault: str) -> None:
+    """Missing, extra, misshapen and non-finite tensors are each named."""
+    tensors = load_file(folder / "weights.safetensors")
+    if fault == "missing":
+        del tensors["head.bias"]
+    elif fault == "extra":
+        tensors["more"] = torch.zeros(1)
+    elif fault == "shape":
+        tensors["head.bias"] = torch.zeros(5)
+    else:
+        tensors["head.bias"] = torch.full_like(tensors["head.bias"], torch.nan)
+    _rewrite(folder, tensors)
+
+    with pytest.raises(BundleError, match=r"head\.bias|more|not finite"):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": 99}, "format"),
+        ({"structures": ["Parotid_X"]}, "Parotid"),
+        ({"structures": ["Brain", "Lens_L", "Lens_R", "Eye_L"]}, "3 outputs"),
+        ({"network": {"width": 3}}, "does not describe"),
+        ({"tile": None}, "does not describe"),
+        ({"tile": [8, 15, 16]}, "no multiple"),
+    ],
+)
+def test_a_description_that_makes_no_sense_is_refused(folder: Path, change: dict, said: str) -> None:
+    """model.json is read as untrusted: whatever is wrong in it ends in one typed error."""
+    about = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**about, **change}))
+
+    with pytest.raises(BundleError, match=said):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize("name", ["model.json", "weights.safetensors"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    """An incomplete bundle says which file cannot be read."""
+    (folder / name).unlink()
+
+    with pytest.raises(BundleError, match=name):
+        Bundle.load(folder)
+
+
+def test_a_pickle_is_not_read(folder: Path) -> None:
+    """Only tensors are ever loaded; a PyTorch checkpoint renamed is refused."""
+    import hashlib
+
+    torch.save({"head.bias": torch.zeros(1)}, folder / "weights.safetensors")
+    about = json.loads((folder / "model.json").read_text())
+    about["weights_sha256"] = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    (folder / "model.json").write_text(json.dumps(about))
+
+    with pytest.raises(BundleError, match="not a safetensors file"):
+        Bundle.load(folder)
+
+
+def test_the_shipped_bundle_offers_the_21_organs() -> None:
+    """What comes with the program loads, names every organ in order, and says what it was trained on."""
+    bundle = Bundle.load(DEFAULT_BUNDLE)
+
+    assert tuple(organ.name for organ in STRUCTURES) == bundle.structure_names
+    assert {"training_data", "attribution", "limits", "validation_dice"} <= set(bundle.card)
+    assert (DEFAULT_BUNDLE / "weights.safetensors").stat().st_size < 30_000_000
