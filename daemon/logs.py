@@ -26,7 +26,9 @@ _QUOTING = ("pydicom", "highdicom")
 _SYSLOG_PRIORITY = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 
 
-def configure(stream: TextIO = sys.stderr, environ: Mapping[str, str] = os.environ) -> None:
+def configure(
+    stream: TextIO = sys.stderr, environ: Mapping[str, str] = os.environ, least: int = logging.INFO
+) -> None:
     """Send structlog, stdlib logging, warnings and uncaught errors of threads to `stream`, in one form.
 
     Other libraries speak from WARNING upwards only: below, pynetdicom writes whole data sets.
@@ -50,11 +52,11 @@ def configure(stream: TextIO = sys.stderr, environ: Mapping[str, str] = os.envir
     handler.addFilter(_without_quotations)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
+    root.setLevel(max(logging.WARNING, least))
     structlog.configure(
         processors=[*shared, *rendering],
         logger_factory=structlog.WriteLoggerFactory(stream),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
     )
     warnings.showwarning = _log_warning
     threading.excepthook = _log_thread_error

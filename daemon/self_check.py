@@ -3,20 +3,23 @@
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from rich.table import Table
+from rich.text import Text
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from daemon.config import Config, Destination, Route
+from daemon.config import Config, Destination, Route, load_config
 from daemon.config_values import ANY
 from daemon.delivery import echo
-from daemon.errors import CannotStart
+from daemon.errors import CannotStart, ConfigError
 from daemon.job_queue import head_revision, schema_revision
+from daemon.tables import safe
 from model.errors import BundleError
 
 
@@ -30,6 +33,9 @@ class Verdict(StrEnum):
     """Must be put right before patients' images arrive."""
 
 
+_MARKS = {Verdict.GOOD: ("✓", "green"), Verdict.NOTE: ("–", "yellow"), Verdict.WRONG: ("✗", "bold red")}
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that was tried, and what came of it."""
@@ -39,7 +45,29 @@ class Finding:
     detail: str
 
 
-def findings(config: Config) -> Iterator[Finding]:
+def check_all(path: Path, environ: Mapping[str, str]) -> tuple[Table, bool]:
+    """Return a table of all findings and whether nothing is wrong."""
+    table = Table("", "What", "Found", box=None, pad_edge=False, header_style="bold")
+    verdicts = set()
+    for finding in findings(path, environ):
+        mark, colour = _MARKS[finding.verdict]
+        table.add_row(Text(mark, style=colour), safe(finding.subject), safe(finding.detail))
+        verdicts.add(finding.verdict)
+    return table, Verdict.WRONG not in verdicts
+
+
+def findings(path: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Load the configuration and try everything it says; without a valid one there is nothing to try."""
+    try:
+        config = load_config(path, environ)
+    except ConfigError as error:
+        yield from (_wrong("configuration", f"{path}: {problem}") for problem in error.problems)
+        return
+    yield _good("configuration", str(path))
+    yield from node_findings(config)
+
+
+def node_findings(config: Config) -> Iterator[Finding]:
     """Try everything; each finding comes as soon as it is known."""
     yield from _who_may_send(config)
     yield from _where_it_goes(config)

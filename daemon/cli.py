@@ -1,0 +1,210 @@
+"""The `oarlock` command: what an administrator can do, with an exit code that tells how it went.
+
+0: done; 1: failed; 2: wrong use or wrong configuration.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import structlog
+import typer
+
+from daemon import cli_jobs, logs, roles
+from daemon.cli_options import FAILED, KNOWN_FAILURES, WRONG_USE, ConfigFile, complain, load, words, wrong_use
+from daemon.config import DEFAULT_CONFIG
+from daemon.errors import ConfigError
+
+log = structlog.get_logger()
+app = typer.Typer(
+    name="oarlock",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""
+Contours organs at risk: CT comes in by DICOM, an RT Structure Set goes out.
+
+**To run a node**: edit `/etc/oarlock/oarlock.toml`, try it with `oarlock check`, run it with `oarlock serve`
+(or the systemd units).
+
+**To see what it does**: `oarlock jobs`, then `oarlock show 7`.
+
+**To contour a folder**, without network or database: `oarlock segment CT/ --output RTSTRUCT.dcm`.
+
+Exit codes: 0 done, 1 failed, 2 wrong use or configuration.
+""",
+)
+
+
+def main() -> int:
+    """Run the command line and return the exit code."""
+    try:
+        app(prog_name="oarlock")
+    except ConfigError as error:
+        complain(*error.problems)
+        return WRONG_USE
+    except KNOWN_FAILURES as error:
+        complain(words(error))
+        return FAILED
+    return 0
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 -- typer's callbacks take the value alone
+    if not wanted:
+        return
+    try:
+        print(f"oarlock {installed_version('oarlock')}")  # noqa: T201 -- this is what was asked for
+    except PackageNotFoundError:
+        print("oarlock, not installed")  # noqa: T201 -- likewise
+    raise typer.Exit
+
+
+@app.callback()
+def oarlock(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Quieten the libraries; a role that runs on configures logging for itself."""
+    logs.configure(least=logging.CRITICAL)
+
+
+# Running a node
+
+
+@contextmanager
+def _as_role() -> Iterator[None]:
+    """Say in the log why a role ends: it has no reader at a terminal."""
+    logs.configure()
+    try:
+        yield
+    except ConfigError as error:
+        for problem in error.problems:
+            log.critical("configuration_refused", problem=problem)
+        raise typer.Exit(WRONG_USE) from error
+    except KNOWN_FAILURES as error:
+        log.critical("role_failed", reason=words(error))
+        raise typer.Exit(FAILED) from error
+    except Exception as error:
+        log.critical("role_failed", exc_info=error)
+        raise typer.Exit(FAILED) from error
+
+
+@app.command(rich_help_panel="Run a node")
+def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Run listener and worker together in this terminal, for a trial or a small site; Ctrl-C stops both.
+
+    One that crashes is started again. For a hospital, use the systemd units instead.
+    """
+    with _as_role():
+        load(config)
+        roles.serve(config)
+
+
+@app.command(rich_help_panel="Run a node")
+def listen(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Run the listener: receive CT images and queue every series that is complete."""
+    with _as_role():
+        roles.listen(load(config))
+
+
+@app.command(rich_help_panel="Run a node")
+def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Run the worker: contour what is queued and deliver the structure sets."""
+    with _as_role():
+        roles.work(load(config), config)
+
+
+@app.command(rich_help_panel="Run a node")
+def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Try everything a node needs and show what is wrong: one table, exit code 1 if anything is.
+
+    Configuration, who may send, routes, folders (really written), free space, job table, model, device,
+    and a C-ECHO to every destination. For the service's own rights: `sudo -u oarlock oarlock check`.
+    """
+    from daemon.self_check import check_all
+    from daemon.tables import console
+
+    table, is_good = check_all(config, os.environ)
+    console().print(table)
+    if not is_good:
+        raise typer.Exit(FAILED)
+
+
+@app.command(rich_help_panel="Run a node")
+def echo(
+    destination: Annotated[str, typer.Argument(help="Its name in [[destinations]].")],
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Ask a destination by C-ECHO whether it is there and knows this node: `oarlock echo TPS`."""
+    from daemon.delivery import echo as c_echo
+
+    loaded = load(config)
+    found = loaded.destination(destination)
+    if found is None:
+        known = ", ".join(each.name for each in loaded.destinations) or "there is none"
+        wrong_use(f"no destination is called {destination} (known: {known})")
+    outcome = c_echo(found, loaded.node.ae_title)
+    where = f"{found.name}, {found.ae_title}@{found.host}:{found.port}"
+    if not outcome.sent:
+        complain(f"{where}: {outcome.kind}: {outcome.detail}")
+        raise typer.Exit(FAILED)
+    typer.echo(f"{where} answers")
+
+
+# Without network or database
+
+
+@app.command(rich_help_panel="Without network or database")
+def segment(
+    folder: Annotated[
+        Path, typer.Argument(metavar="CT_DIR", exists=True, file_okay=False, help="Folder with a CT series.")
+    ],
+    *,
+    output: Annotated[Path, typer.Option(metavar="RTSTRUCT.dcm", dir_okay=False, help="File to write.")],
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="DIR", exists=True, file_okay=False, help="Another model.")
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", dir_okay=False, help="Draw the contours as well.")
+    ] = None,
+    series: Annotated[
+        str | None, typer.Option(metavar="UID", help="Which series, where the folder holds several.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
+) -> None:
+    """Contour the CT series in a folder, as the worker would.
+
+    Example: `oarlock segment CT/ --output RTSTRUCT.dcm --picture contours.png`
+    """
+    for path in filter(None, (output, picture)):
+        if not os.access(path.absolute().parent, os.W_OK):
+            wrong_use(f"{path.absolute().parent} is no folder that can be written")
+        if path.exists() and not force:
+            wrong_use(f"{path} exists; --force overwrites it")
+    from daemon import offline, tables
+
+    try:
+        paths = offline.choose_series(folder, series)
+        result = offline.segment(paths, bundle, device, output)
+    except offline.WrongSeries as error:
+        wrong_use(str(error))
+    tables.console().print(tables.structures_table(result.summaries))
+    for remark in result.remarks:
+        typer.echo(f"note: {remark}")
+    typer.echo(f"structure set: {output}")
+    if picture:
+        offline.picture(result, picture)
+        typer.echo(f"picture: {picture}")
+
+
+app.add_typer(cli_jobs.app)

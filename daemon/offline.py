@@ -1,0 +1,119 @@
+"""`oarlock segment`: one series from a folder to a structure set in a file, without network or database."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.uid import generate_uid
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from daemon.picture import draw
+from daemon.segmentation import STAGES, ContouredSeries, contour_series
+from daemon.structure_set import ResultIdentity
+from daemon.tables import console, safe
+from model.bundle import DEFAULT_BUNDLE, Bundle
+from model.ct import find_series
+from model.segmenter import Segmenter
+from model.structures import STRUCTURES
+
+
+class WrongSeries(Exception):  # noqa: N818 -- said as a sentence where it is raised
+    """The user must choose: the folder holds no CT series, several, or not the one that was named."""
+
+
+def choose_series(folder: Path, uid: str | None) -> list[Path]:
+    """Return the files of the folder's only CT series, or of the one with that Series Instance UID.
+
+    Raises
+    ------
+    WrongSeries
+        There is none, or the choice is open; a table of the series has been shown.
+    """
+    found = find_series(folder)
+    if uid in found:
+        return found[uid]
+    if not found:
+        raise WrongSeries(f"no CT image under {folder}; needed is a folder with the files of one CT series")
+    if uid is None and len(found) == 1:
+        return next(iter(found.values()))
+    console(errors=True).print(_series_table(found))
+    if uid is None:
+        raise WrongSeries(f"{len(found)} CT series under {folder}; choose one with --series UID")
+    raise WrongSeries(f"no CT series {uid} under {folder}")
+
+
+def _series_table(found: Mapping[str, Sequence[Path]]) -> Table:
+    table = Table("Series Instance UID", "Slices", "Description", box=None, pad_edge=False)
+    for uid, paths in found.items():
+        header = dcmread(paths[0], specific_tags=["SeriesDescription"], stop_before_pixels=True)
+        table.add_row(safe(uid), str(len(paths)), safe(header.get("SeriesDescription", "")))
+    return table
+
+
+def segment(paths: Sequence[Path], bundle: Path | None, device: str, output: Path) -> ContouredSeries:
+    """Contour a series into `output`, which exists only once it has passed its check.
+
+    Without a bundle's folder, the model that comes with oarlock is used.
+
+    Raises
+    ------
+    SeriesUnsuitable, OutputRejected, BundleError
+        As in `contour_series` and `Segmenter`.
+    """
+    part = output.with_name(f".{output.name}.part")
+
+    def write(content: bytes) -> Path:
+        part.write_bytes(content)
+        return part
+
+    identity = ResultIdentity(
+        generate_uid(prefix=None), generate_uid(prefix=None), datetime.now().astimezone()
+    )
+    names = [structure.name for structure in STRUCTURES]
+    segmenter = Segmenter(Bundle.load(bundle or DEFAULT_BUNDLE), device)
+    try:
+        with _progress_bars() as bars:
+            result = contour_series(paths, segmenter, identity, names, write, bars.show)
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+    return result
+
+
+def picture(result: ContouredSeries, path: Path) -> None:
+    """Draw the contours; the picture names the model and no patient."""
+    draw(result.volume, result.masks, path, title=f"{result.model.name} {result.model.version}")
+
+
+class _Bars:
+    """One bar per stage, which appears when the stage begins and is full when the next one does."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def show(self, stage: str, share: float) -> None:
+        """Move a stage's bar to a share from 0 to 1."""
+        if stage not in self._tasks:
+            self.finish()
+            self._tasks[stage] = self._bars.add_task(stage, total=1.0)
+        self._bars.update(self._tasks[stage], completed=share)
+
+    def finish(self) -> None:
+        """Fill the bars of the stages so far, and stop their clocks."""
+        for task in self._tasks.values():
+            self._bars.update(task, completed=1.0)
+
+
+@contextmanager
+def _progress_bars() -> Iterator[_Bars]:
+    width = max(map(len, STAGES))
+    columns = (TextColumn(f"{{task.description:{width}}}"), BarColumn(), TimeElapsedColumn())
+    screen = console(errors=True)
+    with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
+        bars = _Bars(progress)
+        yield bars
+        bars.finish()

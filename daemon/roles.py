@@ -1,0 +1,92 @@
+"""The roles built from their parts: what `oarlock listen`, `work` and `serve` run."""
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from daemon.config import Config
+from daemon.errors import CannotStart
+from daemon.service import run
+from daemon.supervisor import Child, Supervisor
+
+log = structlog.get_logger()
+
+LISTENER_TICK_SECONDS = 1.0
+WORKER_TICK_SECONDS = 1.0
+SUPERVISOR_TICK_SECONDS = 0.2
+
+
+def utc_now() -> datetime:
+    """Return the current time in UTC."""
+    return datetime.now(UTC)
+
+
+def listen(config: Config) -> None:
+    """Receive until asked to stop."""
+    from daemon.completeness import Completeness
+    from daemon.job_queue import open_queue
+    from daemon.listener import Listener
+    from daemon.reception import Reception
+    from daemon.spool import Spool
+
+    spool = Spool(config.storage.root, config.storage.min_free_bytes)
+    spool.prepare()
+    with _alone(config.storage.root), closing(open_queue(config.database.url, utc_now)) as queue:
+        if removed := spool.reconcile(queue.instance_uids):
+            log.warning("unacknowledged_files_removed", files=len(removed))
+        completeness = Completeness(queue, config.series, utc_now)
+        reception = Reception(queue, spool, completeness)
+        run(Listener(config, reception, completeness), LISTENER_TICK_SECONDS)
+
+
+def work(config: Config, path: Path) -> None:
+    """Contour and deliver until asked to stop; raises BundleError where the model cannot be used."""
+    from daemon.config_file import ConfigFile
+    from daemon.job_queue import open_queue
+    from daemon.spool import Spool
+    from daemon.worker import Worker
+    from model.bundle import DEFAULT_BUNDLE, Bundle
+    from model.segmenter import Segmenter
+
+    bundle = Bundle.load(config.model.bundle or DEFAULT_BUNDLE)
+    segmenter = Segmenter(bundle, config.model.device, config.model.threads)
+    log.info(
+        "model_loaded",
+        model=bundle.name,
+        model_version=bundle.version,
+        digest=bundle.digest,
+        device=str(segmenter.device),
+    )
+    spool = Spool(config.storage.root, config.storage.min_free_bytes)
+    spool.prepare()
+    settings = ConfigFile(path, os.environ, config)
+    with closing(open_queue(config.database.url, utc_now)) as queue:
+        run(Worker(queue, spool, segmenter, settings.current, utc_now), WORKER_TICK_SECONDS)
+
+
+def serve(path: Path) -> None:
+    """Run listener and worker as children until asked to stop; raises CannotStart where one cannot."""
+    children = [
+        Child(role, [sys.executable, "-m", "daemon", role, "--config", str(path.absolute())])
+        for role in ("listen", "work")
+    ]
+    run(Supervisor(children), SUPERVISOR_TICK_SECONDS)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Keep a second listener away from a spool: at its start it would remove what the first is writing."""
+    descriptor = os.open(root / "listener.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise CannotStart(f"another listener already works on {root}") from error
+    finally:
+        os.close(descriptor)
