@@ -81,9 +81,9 @@ def oarlock(
 
 
 @contextmanager
-def _as_role() -> Iterator[None]:
+def _as_role(role: str) -> Iterator[None]:
     """Say in the log why a role ends: it has no reader at a terminal."""
-    logs.configure()
+    logs.configure(role=role)
     try:
         yield
     except ConfigError as error:
@@ -104,7 +104,7 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
     One that crashes is started again. For a hospital, use the systemd units instead.
     """
-    with _as_role():
+    with _as_role("serve"):
         load(config)
         roles.serve(config)
 
@@ -112,14 +112,14 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
 @app.command(rich_help_panel="Run a node")
 def listen(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the listener: receive CT images and queue every series that is complete."""
-    with _as_role():
+    with _as_role("listen"):
         roles.listen(load(config))
 
 
 @app.command(rich_help_panel="Run a node")
 def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the worker: contour what is queued and deliver the structure sets."""
-    with _as_role():
+    with _as_role("work"):
         roles.work(load(config), config)
 
 

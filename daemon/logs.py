@@ -7,6 +7,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, TextIO
 
 import structlog
@@ -27,11 +28,23 @@ _SYSLOG_PRIORITY = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug":
 
 
 def configure(
-    stream: TextIO = sys.stderr, environ: Mapping[str, str] = os.environ, least: int = logging.INFO
+    stream: TextIO = sys.stderr,
+    environ: Mapping[str, str] = os.environ,
+    least: int = logging.INFO,
+    role: str | None = None,
 ) -> None:
     """Send structlog, stdlib logging, warnings and uncaught errors of threads to `stream`, in one form.
 
     Other libraries speak from WARNING upwards only: below, pynetdicom writes whole data sets.
+
+    Parameters
+    ----------
+    environ
+        Tells whether systemd's journal reads the stream.
+    least
+        Level below which nothing is written.
+    role
+        Stands in every line, to tell processes that share a terminal apart.
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -39,7 +52,7 @@ def configure(
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
         withhold_patient_data,
-        _in_reading_order,
+        partial(_in_reading_order, role),
     ]
     rendering = _for_people() if stream.isatty() else _for_machines(environ)
     handler = logging.StreamHandler(stream)
@@ -74,9 +87,9 @@ def withhold_patient_data(_logger: WrappedLogger, _method: str, event: EventDict
     return clean
 
 
-def _in_reading_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def _in_reading_order(role: str | None, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     first = {key: event[key] for key in ("timestamp", "level", "event") if key in event}
-    return {**first, **event}
+    return {**first, **({"role": role} if role else {}), **event}
 
 
 def _clean(values: Mapping[str, Any], withheld: list[str]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def run(service: Service, tick_seconds: float, environ: Mapping[str, str] = os.e
 def _tick_until_asked(service: Service, tick_seconds: float, notifier: "Notifier", requests: int) -> None:
     """Tick every `tick_seconds`, and at least as often as the watchdog wants to hear from us."""
     period = min(tick_seconds, notifier.watchdog_seconds / 2)
-    next_tick, status, healthy = time.monotonic(), "", True
+    next_tick, status, healthy = time.monotonic(), "", service.is_healthy()
     while True:
         if time.monotonic() >= next_tick:
             service.tick()

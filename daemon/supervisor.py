@@ -49,7 +49,7 @@ class Child:
             preexec_fn=_end_with_parent,  # noqa: PLW1509 -- this process has a single thread
         )
         self._started_at, self.is_ready, self.status = time.monotonic(), False, "starting"
-        log.info("role_started", role=self.role, pid=self._process.pid)
+        log.info("child_started", child=self.role, pid=self._process.pid)
 
     def tick(self) -> None:
         """Hear what the process says, and start it again when it is gone and its delay is over.
@@ -90,7 +90,7 @@ class Child:
             raise CannotStart(msg)
         if time.monotonic() - self._started_at > STEADY_SECONDS:
             self._delay_seconds = FIRST_DELAY_SECONDS
-        log.error("role_crashed", role=self.role, exit_code=code, restart_in_seconds=self._delay_seconds)
+        log.error("child_crashed", child=self.role, exit_code=code, restart_in_seconds=self._delay_seconds)
         self._start_again_at = time.monotonic() + self._delay_seconds
         self._delay_seconds = min(2 * self._delay_seconds, LONGEST_DELAY_SECONDS)
 
@@ -103,7 +103,7 @@ class Child:
         """Wait until it is gone, however long it drains; a second signal to us is also its second."""
         if self._process is not None:
             code = self._process.wait()
-            log.info("role_stopped", role=self.role, exit_code=code)
+            log.info("child_stopped", child=self.role, exit_code=code)
         self._close_wire()
 
     def _close_wire(self) -> None:
@@ -136,7 +136,7 @@ class Supervisor:
             child.tick()
         if not self._was_ready and self.is_healthy():
             self._was_ready = True
-            log.info("all_roles_ready", roles=[child.role for child in self._children])
+            log.info("all_children_ready", children=[child.role for child in self._children])
 
     def stop(self) -> None:
         """Ask all to stop, the sender of work first, and wait for all."""

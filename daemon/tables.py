@@ -98,7 +98,7 @@ def job_page(report: JobReport) -> RenderableType:
         parts.append(table)
     if report.set_asides:
         parts.append(_set_asides(report))
-    return Group(*parts)
+    return Group(*(part for section in parts for part in (section, "")))
 
 
 def structures_table(structures: Iterable[StructureFigures]) -> Table:
@@ -113,7 +113,14 @@ def structures_table(structures: Iterable[StructureFigures]) -> Table:
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold underline",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
     numbers = {"Job", "Images", "Volume cm³", "Contours", "Slices", "Seconds", "Tries"}
     for column in columns:
         table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
@@ -121,7 +128,14 @@ def _table(*columns: str, title: str | None = None) -> Table:
 
 
 def _particulars(job: Job) -> Table:
-    table = Table(title=f"Job {job.id}", title_justify="left", box=None, pad_edge=False, show_header=False)
+    table = Table(
+        title=f"Job {job.id}",
+        title_justify="left",
+        title_style="bold underline",
+        box=None,
+        pad_edge=False,
+        show_header=False,
+    )
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     model = " ".join(
@@ -146,8 +160,10 @@ def _particulars(job: Job) -> Table:
         "Attempts": job.attempts,
     }
     for name, value in facts.items():
-        if value not in {None, ""}:
-            table.add_row(name, value if isinstance(value, Text) else safe(value))
+        if isinstance(value, Text):
+            table.add_row(name, value)
+        elif value not in {None, ""}:
+            table.add_row(name, safe(value))
     return table
 
 
