@@ -2,13 +2,15 @@
 
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
+from typing import cast
 
 import structlog
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
-from pynetdicom.transport import AssociationServer
+from pynetdicom.transport import AssociationServer, AssociationSocket
 
 log = structlog.get_logger()
 
@@ -50,7 +52,7 @@ class DicomPort(AssociationServer):
     ) -> None:
         self._limits = limits
         self._connection_gone = connection_gone
-        self._connections: set[Association] = set()
+        self._connections: dict[Association, socket.socket] = {}
         self._accepting = Thread(target=self.serve_forever, args=(0.2,), name="dicom-port", daemon=True)
         own: list[evt.EventHandlerType] = [
             (evt.EVT_CONN_OPEN, self._on_connected),
@@ -84,19 +86,21 @@ class DicomPort(AssociationServer):
         self._accepting.join()
 
     def reap(self) -> None:
-        """Forget connections whose threads have ended."""
-        for association in self.connections:
+        """Forget connections whose threads have ended.
+
+        pynetdicom leaves a socket open that the peer has already reset.
+        """
+        for association, connection in list(self._connections.items()):
             if not association.is_alive():
                 self._connection_gone(association)
                 if not association.dul.is_alive():
-                    self._connections.discard(association)
+                    connection.close()
+                    del self._connections[association]
 
     def hang_up(self, association: Association) -> None:
         """Close a TCP connection under an association that does not end otherwise."""
-        wrapper = association.dul.socket
-        sock = wrapper.socket if wrapper else None
-        if sock is not None:
-            _shut(sock)
+        with suppress(OSError):  # closed already
+            self._connections[association].shutdown(socket.SHUT_RDWR)
 
     # What socketserver calls, all in the accepting thread
 
@@ -129,7 +133,8 @@ class DicomPort(AssociationServer):
     # What pynetdicom tells
 
     def _on_connected(self, event: evt.Event) -> None:
-        self._connections.add(event.assoc)
+        wrapper = cast("AssociationSocket", event.assoc.dul.socket)
+        self._connections[event.assoc] = cast("socket.socket", wrapper.socket)
 
     def _on_disconnected(self, event: evt.Event) -> None:
         """Wake an association that still waits for its A-ASSOCIATE-RQ, as it would until the ARTIM timer ends.
@@ -139,10 +144,3 @@ class DicomPort(AssociationServer):
         """
         if event.assoc.dul.state_machine.current_state in {"Sta2", "Sta13"}:
             event.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # read as "nothing came"
-
-
-def _shut(sock: socket.socket) -> None:
-    try:
-        sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        log.debug("connection_already_closed")

@@ -133,8 +133,9 @@ class Listener:
         """Close the port, let open associations finish for a while, then abort what is left."""
         self._stopping = True
         self._bound.close()
-        for association in self._bound.connections - self._open.keys():
-            self._bound.hang_up(association)
+        for association in self._bound.connections:
+            if association.requestor.primitive is None:
+                self._bound.hang_up(association)
         self._wait_for(lambda: not self._open, self._limits.drain_seconds)
         for association, conversation in list(self._open.items()):
             log.warning("association_cut_off", association=conversation.number, calling=conversation.calling)

@@ -103,13 +103,18 @@ class Sender:
 
     def let_go(self) -> None:
         """Let the library notice that the association has ended from the other side."""
+        wrapper = self.association.dul.socket
+        connection = wrapper.socket if wrapper else None
         self.association._reactor_checkpoint.set()
         if self.association.is_alive():
             self.association.join(LIMIT_SECONDS)
+        if connection:
+            connection.close()
 
     def vanish(self) -> None:
         """Close the TCP connection without a word, as a machine that is switched off."""
-        self.association.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+        connection = self.association.dul.socket.socket
+        connection.shutdown(socket.SHUT_RDWR)
         self.let_go()
 
     def __enter__(self) -> Self:
