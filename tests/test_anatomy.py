@@ -1,11 +1,17 @@
 """The demonstration's CT is a plausible head and neck of nobody, the right way round."""
 
+import json
+
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 
 from model.structures import STRUCTURES
 from tests.anatomy import AVERAGE, average_anatomy, write_demo_series
+from tests.paths import shared_data
+from training.average_anatomy import training_scans
+from training.average_ct import first_transforms, training_cases
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +141,28 @@ def test_the_series_is_the_same_each_time_and_names_an_invented_patient(tmp_path
     assert dataset.PatientName == "Phantom^Anatomy"
     assert dataset.PatientID == "OARLOCK-DEMO"
     assert np.array_equal(dataset.pixel_array + float(dataset.RescaleIntercept), hu[0])
+
+
+def test_no_validation_patient_is_in_the_average():
+    data = shared_data()
+    openkbp = json.loads((data / "openkbp/cases.json").read_text())
+    cases, scans = training_cases(data), training_scans(data)
+    assert len(cases) >= 20
+    assert {openkbp[case.name]["source_split"] for case in cases} == {"train"}
+    kept_apart = {record["tcia_scan"] for record in openkbp.values() if record["source_split"] != "train"}
+    assert len(scans) >= 20
+    assert not {path.name.split("_")[0] for path in scans} & kept_apart
+
+
+def test_cases_are_first_aligned_by_their_organs():
+    """The middle of the average brainstem falls into every patient's brainstem."""
+    cases = training_cases(shared_data())[:3]
+    records = json.loads((shared_data() / "openkbp/cases.json").read_text())
+    for case, transform in zip(cases, first_transforms(cases), strict=True):
+        height = transform.TransformPoint((0.0, 0.0, 0.0))[2]
+        image = SimpleITK.ReadImage(str(case.labels))
+        first, last = (
+            image.TransformIndexToPhysicalPoint((0, 0, k))[2]
+            for k in records[case.name]["label_slices"]["Brainstem"]
+        )
+        assert first < height < last

@@ -215,6 +215,14 @@ def average_shape(placed: Sequence[Placed], box: Image) -> Shape:
     return Shape((mean - level).astype(np.float32), box.GetOrigin(), box.GetSpacing())
 
 
+def training_scans(data: Path) -> list[Path]:
+    """Return the oncologist's organs of all scans but those of validation patients."""
+    records = json.loads((data / "tcia21/cases.json").read_text()).values()
+    kept_apart = {record["source_scan"] for record in records if record["openkbp_split"] != "train"}
+    paths = sorted((data / "tcia-shapes").glob("*_oncologist.nii.gz"))
+    return [path for path in paths if path.name.removesuffix("_oncologist.nii.gz") not in kept_apart]
+
+
 def average_organs(data: Path, cases: Sequence[Case], seen: Sequence[Seen]) -> dict[str, Shape]:
     """Return the 21 organs: from the aligned CTs where at least six show one whole, else from shapes."""
     bits = json.loads((data / "tcia-shapes/organs.json").read_text())["bits"]
@@ -236,11 +244,9 @@ def average_organs(data: Path, cases: Sequence[Case], seen: Sequence[Seen]) -> d
     centres["vertex"] = vertex_of_ct(seen)
     of_shape: dict[str, list[Placed]] = {}
     sizes: dict[str, list[Points]] = {}
-    unseen = {r["source_scan"] for r in records.values() if r["openkbp_split"] == "validation"}
-    for path in sorted((data / "tcia-shapes").glob("*_oncologist.nii.gz")):
-        if path.name.split("_")[0] not in unseen:
-            for name, placed in organs_fitted(path, bits, centres, sizes).items():
-                of_shape.setdefault(name, []).append(placed)
+    for path in training_scans(data):
+        for name, placed in organs_fitted(path, bits, centres, sizes).items():
+            of_shape.setdefault(name, []).append(placed)
     shapes = {}
     for name, from_shapes in of_shape.items():
         enough = len(on_ct.get(name, [])) >= (4 if name.startswith(LONG) else 6)
