@@ -1,0 +1,352 @@
+"""The `oarlock` command as an administrator uses it: what it shows, what it changes and how it ends."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from daemon.jobs import JobState
+from tests.band_bundle import write_band_bundle
+from tests.command import Oarlock
+from tests.conditions import free_port
+from tests.job_rows import (
+    delivered,
+    fail_next,
+    image,
+    queue_in,
+    queued,
+    received,
+    segmented,
+)
+from tests.paths import REPOSITORY
+from tests.peers import ReceivingPeer
+
+# pynetdicom leaves the socket of a failed connection to the garbage collector, which Python remarks upon.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
+
+CONFIG = """
+[node]
+host = "127.0.0.1"
+port = 0
+
+[storage]
+root = "{folder}"
+min_free_bytes = 0
+"""
+
+
+@pytest.fixture
+def oarlock(tmp_path, capsys, monkeypatch):
+    """Run the command with a configuration that has its spool and job table in tmp_path."""
+    config = tmp_path / "oarlock.toml"
+    config.write_text(CONFIG.replace("{folder}", str(tmp_path)))
+    return Oarlock(config, capsys, monkeypatch)
+
+
+@pytest.fixture
+def queue(tmp_path):
+    queue = queue_in(tmp_path)
+    yield queue
+    queue.close()
+
+
+def configured(oarlock, tmp_path, more: str) -> None:
+    oarlock.config.write_text(CONFIG.replace("{folder}", str(tmp_path)) + more)
+
+
+def destinations(port: int, *names: str) -> str:
+    return "".join(
+        f'[[destinations]]\nname = "{name}"\nae_title = "RECEIVER"\nhost = "127.0.0.1"\nport = {port}\n'
+        for name in names
+    )
+
+
+def test_help_teaches_every_command(oarlock):
+    """The help names every command, the first steps and the exit codes; each command has its own help."""
+    overview = oarlock("--help")
+    commands = ("serve", "listen", "work", "check", "echo", "jobs", "show", "retry", "cancel", "segment")
+
+    assert overview.code == 0
+    assert all(name in overview.out for name in (*commands, "/etc/oarlock/oarlock.toml", "Exit codes"))
+    assert all(oarlock(name, "--help").code == 0 for name in commands)
+    assert oarlock("--version").out.startswith("oarlock")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["frobnicate"], ["show", "seven"], ["show", "0"], ["show"], ["jobs", "--state", "lost"], ["--frob"]],
+)
+def test_wrong_use_ends_with_2(oarlock, arguments):
+    """What the command line cannot mean is refused before anything is done."""
+    answer = oarlock(*arguments)
+
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err
+
+
+@pytest.mark.parametrize("command", ["jobs", "show 1", "retry 1", "echo TPS", "listen", "work", "serve"])
+def test_a_wrong_configuration_ends_with_2_and_all_its_problems(oarlock, tmp_path, command):
+    """Every command that needs the configuration says all that is wrong, with file and line."""
+    configured(oarlock, tmp_path, "[nodes]\nport = 1\n[series]\nquite_seconds = 1\n")
+    run = subprocess.run(
+        [sys.executable, "-m", "daemon", *command.split()],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+    )
+
+    assert run.returncode == 2
+    assert f'{oarlock.config}: line 9, [nodes]: unknown key; did you mean "node"?'.replace('"', "") in (
+        run.stderr.replace("\\", "").replace('"', "")
+    )
+    assert "line 12, [series] quite_seconds" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_the_command_and_the_listener_load_no_torch():
+    """Looking at jobs and receiving images must not take the memory and seconds that torch takes."""
+    program = "import sys, daemon.cli, daemon.roles, daemon.listener; print('torch' in sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+
+    assert run.stdout == "False\n"
+
+
+def test_without_a_job_table_looking_creates_none(oarlock, tmp_path):
+    """Asked before the first start, the command says so and leaves the folder as it was."""
+    answer = oarlock("jobs")
+
+    assert answer.code == 1
+    assert "there is no job table" in answer.err
+    assert [path.name for path in tmp_path.iterdir()] == ["oarlock.toml"]
+
+
+@pytest.mark.usefixtures("queue")
+def test_a_job_table_of_another_version_is_not_touched(oarlock, tmp_path):
+    """Migrating is done by the services at their start, not under their feet."""
+    with sqlite3.connect(tmp_path / "oarlock.db") as table:
+        table.execute("UPDATE alembic_version SET version_num = '9999'")
+    table.close()
+    answer = oarlock("jobs")
+
+    assert answer.code == 1
+    assert "9999" in answer.err
+    assert "restart the services" in answer.err
+
+
+def test_a_file_that_is_no_database_is_said_so(oarlock, tmp_path):
+    """A broken file ends in a sentence, not in a traceback."""
+    (tmp_path / "oarlock.db").write_text("no database" * 1000)
+    answer = oarlock("jobs")
+
+    assert answer.code == 1
+    assert answer.err == "oarlock: the job table: file is not a database\n"
+
+
+def test_jobs_are_listed_newest_first(oarlock, queue):
+    """One line per job with state, patient, accession number, sender and remark."""
+    first = queued(queue, "1.1", accession_number="A-17")
+    second = received(queue, "1.2")
+    lines = oarlock("jobs").out.splitlines()
+
+    assert [line.split()[0] for line in lines] == ["Job", str(second), str(first)]
+    assert all(word in lines[2] for word in ("queued", "Test^Phantom", "4711", "A-17", "CT1"))
+
+
+def test_jobs_of_one_state(oarlock, queue):
+    """--state narrows the list, --limit shortens it, and an empty list is said so."""
+    waiting = queued(queue, "1.1")
+    received(queue, "1.2")
+
+    assert [job["id"] for job in json.loads(oarlock("jobs", "--state", "queued", "--json").out)] == [waiting]
+    assert len(json.loads(oarlock("jobs", "--limit", 1, "--json").out)) == 1
+    assert oarlock("jobs", "--state", "failed").out == "no jobs\n"
+    assert oarlock("jobs", "--state", "failed", "--json").out == "[]\n"
+
+
+def test_names_cannot_command_the_terminal(oarlock, queue):
+    """Control characters and markup that a peer put into a name are shown, not obeyed."""
+    received(queue, patient_name="\x1b[2J[red]EVIL[/red]")
+    out = oarlock("jobs").out
+
+    assert "\x1b" not in out
+    assert "\N{REPLACEMENT CHARACTER}[2J[red]EVIL[/red]" in out
+
+
+def test_a_job_is_shown_with_all_that_happened(oarlock, queue):
+    """History with times and reasons, deliveries with tries, structures, stage times, what was set aside."""
+    job = segmented(queue, "TPS", "PACS")
+    queue.set_aside(job, image(1, content=b"other"), "aside-1.dcm")
+    queue.note(job, "tiles halved")
+    fail_next(queue, "connection refused")
+    page = " ".join(oarlock("show", job).out.split())
+
+    for words in (
+        "Test^Phantom 4711",
+        "no image for 60 s",
+        "tiles halved",
+        "connection: connection refused",
+        "Brain 1301.5 60 60",
+        "Cochlea_L not found",
+        "predict 30.0",
+        "aside-1.dcm",
+        "unet 1.0 dddddddddddd",
+    ):
+        assert words in page, words
+    assert all(str(state) in page for state in ("receiving", "queued", "segmenting", "segmented"))
+
+
+def test_a_job_is_shown_to_programs(oarlock, queue):
+    """--json holds every row of the job under the names of the tables."""
+    job = delivered(queue)
+    shown = json.loads(oarlock("show", job, "--json").out)
+
+    assert (shown["id"], shown["state"]) == (job, "delivered")
+    assert [event["to_state"] for event in shown["events"]][-1] == "delivered"
+    assert shown["deliveries"][0]["destination"] == "TPS"
+    assert [row["name"] for row in shown["structures"]] == ["Brain", "Cochlea_L"]
+    assert shown["created_at"].endswith("+00:00")
+
+
+@pytest.mark.usefixtures("queue")
+@pytest.mark.parametrize("command", ["show", "retry", "cancel"])
+def test_an_unknown_job_ends_with_1(oarlock, command):
+    """A number that is not in the table is said so."""
+    answer = oarlock(command, 77)
+
+    assert (answer.code, answer.err) == (1, "oarlock: there is no job 77; `oarlock jobs` lists them\n")
+
+
+def test_a_job_is_cancelled_and_started_again(oarlock, queue, monkeypatch):
+    """Cancel stops it and remembers who did, retry starts it again, and both say the new state."""
+    monkeypatch.setenv("SUDO_USER", "ada")
+    job = queued(queue)
+
+    assert oarlock("cancel", job).out == f"job {job} is cancelled\n"
+    assert queue.events(job)[-1].detail == "cancelled by ada"
+    assert oarlock("retry", job).out == f"job {job} is queued\n"
+    assert queue.job(job).state is JobState.QUEUED
+
+
+def test_what_is_not_possible_is_refused_with_what_is(oarlock, queue):
+    """A delivered job cannot be cancelled, and the message says what it may become."""
+    job = delivered(queue)
+    answer = oarlock("cancel", job)
+
+    assert answer.code == 1
+    assert "delivered" in answer.err
+    assert "purged" in answer.err
+
+
+def test_echo_asks_a_destination(oarlock, tmp_path):
+    """An answer ends with 0, silence with 1 and a reason, an unknown name with 2 and the known ones."""
+    with ReceivingPeer() as peer:
+        dead = destinations(free_port(), "DEAD")
+        configured(oarlock, tmp_path, destinations(peer.port, "TPS") + dead)
+
+        assert "TPS, RECEIVER@127.0.0.1" in oarlock("echo", "TPS").out
+        assert peer.echoes == 1
+        refused, unknown = oarlock("echo", "DEAD"), oarlock("echo", "PACS")
+
+    assert (refused.code, refused.out) == (1, "")
+    assert "DEAD, RECEIVER@127.0.0.1" in refused.err
+    assert "connection" in refused.err
+    assert (unknown.code, unknown.err) == (
+        2,
+        "oarlock: no destination is called PACS (known: TPS, DEAD)\n",
+    )
+
+
+@pytest.mark.usefixtures("queue")
+def test_check_is_content_with_a_node_that_works(oarlock, tmp_path):
+    """Everything in order ends with 0 and says what was tried."""
+    tmp_path.chmod(0o700)
+    bundle = write_band_bundle(tmp_path / "bundle")
+    with ReceivingPeer() as peer:
+        more = f'[model]\nbundle = "{bundle}"\ndevice = "cpu"\n'
+        more += '[[peers]]\nae_title = "CT1"\nhosts = ["localhost"]\n'
+        more += (
+            destinations(peer.port, "TPS") + '[[routes]]\ndestinations = ["TPS"]\nstructures = ["Brain"]\n'
+        )
+        configured(oarlock, tmp_path, more)
+        answer = oarlock("check")
+
+    assert answer.code == 0, answer.out
+    assert "✗" not in answer.out
+    for subject in (
+        "configuration",
+        "peer CT1",
+        "route 1",
+        "storage",
+        "space",
+        "job table",
+        "model",
+        "device",
+    ):
+        assert f"✓  {subject}" in answer.out, subject
+    assert "bands 1, 4 structures" in answer.out
+    assert "✓  destination TPS" in answer.out
+
+
+def test_check_finds_everything_that_is_wrong(oarlock, tmp_path):
+    """Each fault has its line, and the exit code is 1."""
+    more = f"""
+[model]
+bundle = "{tmp_path}/nowhere"
+[[peers]]
+ae_title = "CT1"
+hosts = ["no-such-host.invalid"]
+{destinations(free_port(), "TPS", "SPARE")}
+[[routes]]
+destinations = []
+calling_ae_title = "A"
+[[routes]]
+destinations = ["TPS"]
+[[routes]]
+calling_ae_title = "B"
+destinations = ["TPS"]
+"""
+    oarlock.config.write_text(
+        CONFIG.replace("{folder}", str(tmp_path)).replace("min_free_bytes = 0", "min_free_bytes = 1e18")
+        + more
+    )
+    answer = oarlock("check")
+
+    assert answer.code == 1
+    for row in (
+        "✗  peer CT1",
+        "✗  route 1",
+        "✓  route 2",
+        "✗  route 3",
+        "–  destination SPARE",
+        "✗  space",
+        "–  job table",
+        "✗  model",
+        "✗  destination TPS",
+    ):
+        assert row in answer.out, row
+
+
+def test_check_tells_of_a_wrong_configuration(oarlock, tmp_path):
+    """A configuration that does not load is the one finding, with each of its problems."""
+    configured(oarlock, tmp_path, "[nodes]\n")
+    answer = oarlock("check")
+
+    assert answer.code == 1
+    assert "✗  configuration" in answer.out
+    assert "line 9, [nodes]" in answer.out
+
+
+def test_the_installed_configuration_fails_its_check_until_it_is_edited(oarlock):
+    """A node that nobody may use and that sends nowhere is not in order."""
+    answer = oarlock("check")
+
+    assert answer.code == 1
+    assert "nobody may send" in answer.out
+    assert "structure sets go nowhere" in answer.out

@@ -1,0 +1,117 @@
+"""`oarlock segment`: one series from a folder, and everything that must not happen to the output."""
+
+import shutil
+
+import pytest
+from pydicom import dcmread
+
+from tests.band_bundle import write_band_bundle
+from tests.command import Oarlock
+from tests.phantom import write_series
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return write_band_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ct")
+    write_series(folder)
+    return folder
+
+
+@pytest.fixture
+def oarlock(tmp_path, capsys, monkeypatch):
+    return Oarlock(tmp_path / "no-configuration-is-needed.toml", capsys, monkeypatch)
+
+
+def test_a_folder_becomes_a_structure_set(oarlock, series, bundle, tmp_path):
+    """The file, the picture and a table of the structures come out, and no configuration is needed."""
+    output, picture = tmp_path / "out.dcm", tmp_path / "out.png"
+    answer = oarlock(
+        "segment", series, "--output", output, "--bundle", bundle, "--device", "cpu", "--picture", picture
+    )
+    found = [roi.ROIName for roi in dcmread(output).StructureSetROISequence]
+    table = {line.split()[0]: line.split()[1:] for line in answer.out.splitlines() if line}
+
+    assert answer.code == 0, answer.err
+    assert set(found) == {"Brain", "Bone_Mandible", "Parotid_L", "Parotid_R"}
+    assert all(float(table[name][0]) > 10 and int(table[name][1]) > 0 for name in found)
+    assert table["Lens_L"] == ["not", "found"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert str(output) in answer.out
+    assert str(picture) in answer.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.dcm", "out.png"]
+
+
+def test_what_is_there_is_not_overwritten_unasked(oarlock, series, bundle, tmp_path):
+    """An existing output ends with 2 and stays; --force replaces it."""
+    output = tmp_path / "out.dcm"
+    output.write_text("precious")
+    arguments = ("segment", series, "--output", output, "--bundle", bundle, "--device", "cpu")
+    refused = oarlock(*arguments)
+
+    assert (refused.code, refused.err) == (2, f"oarlock: {output} exists; --force overwrites it\n")
+    assert output.read_text() == "precious"
+    assert oarlock(*arguments, "--force").code == 0
+    assert dcmread(output).Modality == "RTSTRUCT"
+
+
+def test_several_series_are_named_and_one_can_be_chosen(oarlock, series, bundle, tmp_path):
+    """The choice is the user's: the series are listed with slices and description, --series takes one."""
+    both = tmp_path / "both"
+    shutil.copytree(series, both / "a")
+    others = write_series(both / "b", seed=1, SeriesDescription="Second look")
+    first, second = (dcmread(next((both / name).iterdir())).SeriesInstanceUID for name in "ab")
+    output = tmp_path / "out.dcm"
+    arguments = ("segment", both, "--output", output, "--bundle", bundle, "--device", "cpu")
+    asked, wrong = oarlock(*arguments), oarlock(*arguments, "--series", "1.2.3")
+
+    assert (asked.code, wrong.code) == (2, 2)
+    assert "--series UID" in asked.err
+    for words in (first, second, str(len(others)), "Second look", "Planning CT"):
+        assert words in asked.err
+    assert "no CT series 1.2.3" in wrong.err
+    assert oarlock(*arguments, "--series", second).code == 0
+    assert dcmread(output).ReferencedFrameOfReferenceSequence
+
+
+def test_an_unsuitable_series_is_refused_with_reason_and_numbers(oarlock, series, bundle, tmp_path):
+    """A slice is missing: exit code 1, the reason's code, what was found, and no file."""
+    gap = tmp_path / "gap"
+    shutil.copytree(series, gap)
+    middle = sorted(gap.iterdir(), key=lambda path: float(dcmread(path).ImagePositionPatient[2]))[20]
+    middle.unlink()
+    answer = oarlock("segment", gap, "--output", tmp_path / "out.dcm", "--bundle", bundle)
+
+    assert answer.code == 1
+    assert answer.err.startswith("oarlock: [missing-slice] ")
+    assert " mm" in answer.err
+    assert [path.name for path in tmp_path.iterdir()] == ["gap"]
+
+
+def test_wrong_use_is_told_before_any_work(oarlock, series, tmp_path):
+    """No folder, no CT in it, nowhere to write to: each ends with 2."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    output = tmp_path / "out.dcm"
+
+    assert oarlock("segment", tmp_path / "none", "--output", output).code == 2
+    assert "no CT image under" in oarlock("segment", empty, "--output", output).err
+    assert oarlock("segment", empty, "--output", output).code == 2
+    assert oarlock("segment", series, "--output", tmp_path / "none" / "out.dcm").code == 2
+    assert oarlock("segment", series).code == 2
+
+
+def test_a_broken_model_is_said_so(oarlock, series, bundle, tmp_path):
+    """Weights that were changed end with 1 and the digest that was expected."""
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    with (broken / "weights.safetensors").open("ab") as weights:
+        weights.write(b"!")
+    answer = oarlock("segment", series, "--output", tmp_path / "out.dcm", "--bundle", broken)
+
+    assert answer.code == 1
+    assert "SHA-256" in answer.err
