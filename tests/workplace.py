@@ -31,6 +31,30 @@ def small_series(folder: Path, seed: int = 0, **attributes: Any) -> list[Path]:
     return write_series(folder, grid=grid, seed=seed, **attributes)
 
 
+def queue_images(queue: JobQueue, spool: Spool, paths: Sequence[Path]) -> int:
+    """Store images and complete the series, as reception does; returns the job's number."""
+    for path in paths:
+        content, header = path.read_bytes(), dcmread(path, stop_before_pixels=True)
+        incoming = IncomingInstance(
+            study_instance_uid=header.StudyInstanceUID,
+            series_instance_uid=header.SeriesInstanceUID,
+            sop_instance_uid=header.SOPInstanceUID,
+            transfer_syntax_uid=header.file_meta.TransferSyntaxUID,
+            sha256=hashlib.sha256(content).hexdigest(),
+            byte_count=len(content),
+            calling_ae_title="CT1",
+            called_ae_title="OARLOCK",
+            patient_id=header.PatientID,
+            patient_name=str(header.PatientName),
+            accession_number=header.AccessionNumber,
+        )
+        job = queue.job_for_instance(incoming)
+        spool.store_instance(job, header.SOPInstanceUID, content)
+        assert queue.add_instance(job, incoming)
+    queue.complete(job, "all images are here")
+    return job
+
+
 @dataclass
 class Workplace:
     """What a worker works on, with a clock that tests move.
@@ -82,28 +106,9 @@ class Workplace:
         """A courier with little patience, whose waits have no chance in them."""
         return Courier(self.queue, self.spool, self.settings, self.clock, "worker-1", lambda: 1.0, SHORT)
 
-    def queue_series(self, paths: Sequence[Path], calling: str = "CT1") -> int:
-        """Store images and complete the series, as reception does; returns the job's number."""
-        for path in paths:
-            content, header = path.read_bytes(), dcmread(path, stop_before_pixels=True)
-            incoming = IncomingInstance(
-                study_instance_uid=header.StudyInstanceUID,
-                series_instance_uid=header.SeriesInstanceUID,
-                sop_instance_uid=header.SOPInstanceUID,
-                transfer_syntax_uid=header.file_meta.TransferSyntaxUID,
-                sha256=hashlib.sha256(content).hexdigest(),
-                byte_count=len(content),
-                calling_ae_title=calling,
-                called_ae_title="OARLOCK",
-                patient_id=header.PatientID,
-                patient_name=str(header.PatientName),
-                accession_number=header.AccessionNumber,
-            )
-            job = self.queue.job_for_instance(incoming)
-            self.spool.store_instance(job, header.SOPInstanceUID, content)
-            assert self.queue.add_instance(job, incoming)
-        self.queue.complete(job, "all images are here")
-        return job
+    def queue_series(self, paths: Sequence[Path]) -> int:
+        """Store images and complete the series; returns the job's number."""
+        return queue_images(self.queue, self.spool, paths)
 
     def queue_phantom(self, seed: int = 0) -> int:
         """Queue a small phantom; another seed is another patient."""
