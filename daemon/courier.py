@@ -112,7 +112,7 @@ class Courier:
             return
         if outcome.sent:
             self._queue.delivery_sent(delivery.id, outcome.status, outcome.detail)
-            log.info("delivery_sent", status=outcome.status, attempts=delivery.attempts)
+            log.info("delivery_sent", status=_shown(outcome.status), attempts=delivery.attempts)
         else:
             self._failed(delivery, outcome.kind, outcome.status, outcome.detail, passing=True)
 
@@ -154,7 +154,7 @@ class Courier:
                     f"{detail} (tried {delivery.attempts} times in {retry_for.total_seconds() / 3600:g} h)"
                 )
             self._queue.delivery_failed(delivery.id, kind, status, detail)
-            log.error("delivery_failed", kind=kind, status=status, attempts=delivery.attempts)
+            log.error("delivery_failed", kind=kind, status=_shown(status), attempts=delivery.attempts)
             return
         self._queue.delivery_again(delivery.id, again, kind, status, detail)
         if kind in _UNREACHED:
@@ -163,7 +163,7 @@ class Courier:
         log.warning(
             "delivery_postponed",
             kind=kind,
-            status=status,
+            status=_shown(status),
             attempts=delivery.attempts,
             again_at=again.isoformat(timespec="seconds"),
         )
@@ -176,3 +176,8 @@ def _require_unaltered(path: Path, job: Job) -> None:
     if found != job.result_sha256:
         detail = f"{path} was altered after its check and is not sent; send the series again"
         raise _Undelivered(OwnFailure.FILE, detail, passing=False)
+
+
+def _shown(status: int | None) -> str | None:
+    """Return a DIMSE status as the standard writes it."""
+    return None if status is None else f"0x{status:04X}"

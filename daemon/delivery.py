@@ -70,6 +70,10 @@ class Timeouts:
     """For one read or write on the connection, when the peer stops reading or a cable is pulled."""
 
 
+ECHO_TIMEOUTS = Timeouts(response=15, stall=15)
+"""Somebody waits for the answer to a C-ECHO, and nothing has to be imported for it."""
+
+
 class _Unsendable(Exception):  # noqa: N818 -- carries an outcome, is never shown
     def __init__(self, outcome: DeliveryOutcome) -> None:
         self.outcome = outcome
@@ -108,7 +112,7 @@ def echo(
     destination: Destination, calling_ae_title: str, timeouts: Timeouts | None = None
 ) -> DeliveryOutcome:
     """Send a C-ECHO (PS3.4 annex A), the question whether a destination is there and knows us."""
-    timeouts = timeouts or Timeouts()
+    timeouts = timeouts or ECHO_TIMEOUTS
     contexts = [build_context(Verification, [ImplicitVRLittleEndian, ExplicitVRLittleEndian])]
     try:
         with _association(destination, calling_ae_title, contexts, timeouts) as association:
