@@ -80,6 +80,26 @@ def to_network_grid(volume: CTVolume, preprocessing: Preprocessing) -> NetworkIm
     return NetworkImage(sitk.GetArrayFromImage(resampled), (x, y, z), preprocessing.spacing_mm)
 
 
+def lateral_mm(hu: NDArray[np.generic], spacing_mm: float) -> NDArray[np.float32]:
+    """How far each column lies to the left of the middle of what is dense in an image.
+
+    Parameters
+    ----------
+    hu
+        (D, H, W), columns running from right to left of the patient.
+    spacing_mm
+        Between columns.
+
+    Returns
+    -------
+    (W,) mm; of an image without a body, from the middle of the image.
+    """
+    columns = np.arange(hu.shape[2])
+    dense = np.count_nonzero(hu > BODY_HU, axis=(0, 1))
+    middle = columns @ dense / dense.sum() if dense.any() else columns.mean()
+    return ((columns - middle) * spacing_mm).astype(np.float32)
+
+
 def to_mask(probability: NDArray[np.floating], image: NetworkImage, grid: SliceGrid) -> Mask:
     """Where one structure's probability, interpolated at a CT's own voxels, exceeds one half.
 

@@ -14,7 +14,7 @@ from model.bundle import Bundle
 from model.ct import CTVolume
 from model.errors import BundleError
 from model.geometry import Mask, SliceGrid
-from model.preprocess import NetworkImage, to_mask, to_network_grid
+from model.preprocess import NetworkImage, lateral_mm, to_mask, to_network_grid
 from model.sliding_window import predict
 from model.unet import Triple
 
@@ -96,11 +96,13 @@ class Segmenter:
         bundle = self.bundle
         for device, tile in self._attempts():
             network = bundle.network.to(device)
-            hu = torch.from_numpy(image.hu).to(device)
+            hu = torch.from_numpy(image.hu)
+            lateral = torch.from_numpy(lateral_mm(image.hu, image.spacing_mm[2]))
+            channels = torch.stack([hu, lateral.expand_as(hu)]).to(device)
             try:
                 found = predict(
                     network,
-                    hu,
+                    channels,
                     tile,
                     len(bundle.structure_names),
                     dtype=_precision(device),

@@ -16,7 +16,7 @@ EMPTY_HU = -980.0
 
 def predict(
     network: nn.Module,
-    hu: Tensor,
+    image: Tensor,
     tile: Triple,
     outputs: int,
     *,
@@ -29,9 +29,9 @@ def predict(
     Parameters
     ----------
     network
-        (1, 1, D, H, W) HU to (1, at least `outputs`, D, H, W) logits; lies on the device of `hu`.
-    hu
-        (D, H, W).
+        (1, C, D, H, W) to (1, at least `outputs`, D, H, W) logits; lies on the device of `image`.
+    image
+        (C, D, H, W), of which the first channel is HU.
     tile
         Sides of a tile; a volume smaller than the tile is padded with air.
     outputs
@@ -48,26 +48,30 @@ def predict(
     Tensor
         (outputs, D, H, W) float16 on the CPU: at most 2 bytes per organ and voxel of the network's grid.
     """
-    D, H, W = hu.shape
-    padding = [max(0, side - length) for side, length in zip(tile, hu.shape, strict=True)]
-    padded = F.pad(hu, (0, padding[2], 0, padding[1], 0, padding[0]), value=-1024.0)
+    C, D, H, W = image.shape
+    d, h, w = (max(0, side - length) for side, length in zip(tile, (D, H, W), strict=True))
+    air = [-1024.0, *[0.0] * (C - 1)]
+    padded = torch.stack(
+        [F.pad(channel, (0, w, 0, h, 0, d), value=v) for channel, v in zip(image, air, strict=True)]
+    )
+    shape = padded.shape[1:]
     corners = list(
-        itertools.product(*(_starts(n, side, overlap) for n, side in zip(padded.shape, tile, strict=True)))
+        itertools.product(*(_starts(n, side, overlap) for n, side in zip(shape, tile, strict=True)))
     )
     weight = gaussian(tile)
-    total = torch.zeros(padded.shape)
+    total = torch.zeros(shape)
     for corner in corners:
         total[_box(corner, tile)] += weight
-    blended = torch.zeros((outputs, *padded.shape), dtype=torch.float16)
+    blended = torch.zeros((outputs, *shape), dtype=torch.float16)
     for done, corner in enumerate(corners):
         box = _box(corner, tile)
-        if float(padded[box].max()) > EMPTY_HU:
+        if float(padded[0][box].max()) > EMPTY_HU:
             with (
                 torch.inference_mode(),
-                torch.autocast(hu.device.type, dtype, enabled=dtype != torch.float32),
+                torch.autocast(image.device.type, dtype, enabled=dtype != torch.float32),
             ):
-                logits = network(padded[box][None, None])[0, :outputs]
-            share = (weight / total[box]).to(hu.device)
+                logits = network(padded[(slice(None), *box)][None])[0, :outputs]
+            share = (weight / total[box]).to(image.device)
             blended[(slice(None), *box)] += (logits.float().sigmoid() * share).half().cpu()
         if progress is not None:
             progress((done + 1) / len(corners))

@@ -16,6 +16,9 @@ from torch.nn import functional as F
 
 Triple = tuple[int, int, int]
 
+LATERAL_SCALE_MM = 100.0
+"""Half a body's width or so: brings millimetres into the range of the normalised image."""
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -86,7 +89,9 @@ class UNet3D(nn.Module):
         self.register_buffer("windows", torch.tensor(config.hu_windows, dtype=torch.float32))
         folded = config.fold[0] * config.fold[1] * config.fold[2]
         channels = config.channels
-        self.stem = nn.Conv3d(len(config.hu_windows) * folded, channels[0], (1, 3, 3), padding=(0, 1, 1))
+        self.stem = nn.Conv3d(
+            (len(config.hu_windows) + 1) * folded, channels[0], (1, 3, 3), padding=(0, 1, 1)
+        )
         self.down = nn.ModuleList()
         self.pool = nn.ModuleList()
         for level, width in enumerate(channels):
@@ -113,14 +118,15 @@ class UNet3D(nn.Module):
         # Organs are rare: start from a probability of about one per cent so that the first steps are calm.
         nn.init.constant_(self.head.bias, -4.6)  # type: ignore[arg-type]
 
-    def forward(self, hu: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Logits of every organ.
 
         Parameters
         ----------
-        hu
-            (B, 1, D, H, W), Hounsfield units, slices feet to head, rows front to back, columns right to left
-            of the patient; sides multiples of `config.multiple`.
+        image
+            (B, 2, D, H, W): Hounsfield units, and millimetres to the left of the body's middle, without which
+            one lung in a tile looks like the other. Slices feet to head, rows front to back, columns right to
+            left of the patient; sides multiples of `config.multiple`.
 
         Returns
         -------
@@ -129,7 +135,8 @@ class UNet3D(nn.Module):
         """
         low, high = self.windows[:, 0], self.windows[:, 1]
         low, high = (bound.view(1, -1, 1, 1, 1) for bound in (low, high))
-        x = ((hu - low) / (high - low)).clamp(0, 1) * 2 - 1  # (B, windows, D, H, W)
+        x = ((image[:, :1] - low) / (high - low)).clamp(0, 1) * 2 - 1  # (B, windows, D, H, W)
+        x = torch.cat([x, image[:, 1:] / LATERAL_SCALE_MM], dim=1)
         x = self.stem(fold(x, self.config.fold))
         skips = []
         for level, blocks in enumerate(self.down):

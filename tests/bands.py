@@ -19,15 +19,16 @@ BANDS_HU = ((170.0, 480.0), (480.0, 900.0), (-700.0, -150.0), (900.0, 2000.0))
 
 
 class BandNetwork(nn.Module):
-    """(B, 1, D, H, W) HU to (B, 4, D, H, W) logits: positive within each organ's band of HU."""
+    """(B, 2, D, H, W), HU first, to (B, 4, D, H, W) logits: positive within each organ's band of HU."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("bands", torch.tensor(BANDS_HU))
 
-    def forward(self, hu: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Logits that fall to the ends of each band; skins of a voxel or two, as at edges, are opened away."""
         low, high = (self.bands[:, side].view(1, -1, 1, 1, 1) for side in (0, 1))
+        hu = image[:, :1]
         logits = torch.minimum(hu - low, high - hu) / 50
         eroded = -F.max_pool3d(-logits, 3, 1, 1)
         return torch.minimum(logits, F.max_pool3d(eroded, 3, 1, 1))

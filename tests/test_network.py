@@ -43,7 +43,7 @@ def test_logits_lie_on_the_grid_of_the_input() -> None:
     network = UNet3D(SMALL)
 
     assert SMALL.multiple == (2, 4, 4)
-    assert network(torch.zeros(2, 1, 6, 8, 12)).shape == (2, 3, 6, 8, 12)
+    assert network(torch.zeros(2, 2, 6, 8, 12)).shape == (2, 3, 6, 8, 12)
 
 
 def test_folding_is_undone_exactly() -> None:
@@ -79,7 +79,7 @@ def test_tiles_join_without_seams(shape: tuple[int, int, int]) -> None:
     """Blended tiles give what one pass over the whole would, at every voxel, also where the volume is small."""
     hu = torch.from_numpy(np.random.default_rng(0).normal(0, 200, shape)).float()
 
-    found = predict(Scaled(), hu, (8, 16, 16), outputs=2)
+    found = predict(Scaled(), hu[None], (8, 16, 16), outputs=2)
 
     expected = torch.stack([(hu / 100).sigmoid(), (-hu / 100).sigmoid()])
     assert found.shape == (2, *shape)
@@ -98,7 +98,7 @@ def test_tiles_of_air_are_not_computed() -> None:
     hu = torch.full((8, 16, 64), -1000.0)
     hu[:, :, :10] = 0
 
-    found = predict(Counting(), hu, (8, 16, 16), outputs=1, overlap=0)
+    found = predict(Counting(), hu[None], (8, 16, 16), outputs=1, overlap=0)
 
     assert len(calls) == 1
     assert found[..., 20:].max() == 0

@@ -9,7 +9,7 @@ from model.contours import trace
 from model.ct import CTVolume, read_series
 from model.errors import BundleError
 from model.geometry import Mask, SliceGrid
-from model.preprocess import Preprocessing, body_box, smoothing_sigma_mm, to_mask, to_network_grid
+from model.preprocess import Preprocessing, body_box, lateral_mm, smoothing_sigma_mm, to_mask, to_network_grid
 from model.segmenter import Segmenter, largest_component
 from tests.bands import ORGAN_OF_PART, band_bundle
 from tests.phantom import ORIENTATIONS, PARTS, make_grid, phantom_hu, phantom_masks, write_series
@@ -183,6 +183,16 @@ def test_the_body_is_cut_out_and_the_couch_left() -> None:
     assert low[1] - 8 <= rows.start <= low[1]
     assert high[1] < rows.stop <= high[1] + 9
     assert low[2] - 8 <= columns.start <= low[2]
+
+
+def test_the_lateral_channel_counts_millimetres_from_the_middle_of_the_body() -> None:
+    """Zero lies in the middle of what is dense, wherever that is in the image; without a body, in the image's."""
+    hu = np.full((2, 3, 10), -1000, np.int16)
+    assert lateral_mm(hu, 2.0)[[0, -1]].tolist() == [-9.0, 9.0]
+
+    hu[:, :, 5:8] = 40
+
+    assert lateral_mm(hu, 2.0)[[0, 6, 9]].tolist() == [-12.0, 0.0, 6.0]
 
 
 def test_a_volume_of_air_gives_nothing() -> None:

@@ -17,7 +17,7 @@ from training.train import export, run
 CPU = torch.device("cpu")
 STILL = AugmentConfig(
     rotation_degrees=0, scale=(1, 1), shear=0, mirror=0, elastic_sigma_mm=0, shift_hu=0, contrast=0,
-    noise_hu=0, blur_mm=0, thick_slices=0, field_of_view=0,
+    noise_hu=0, blur_mm=0, thick_slices=0, field_of_view=0, middle_sigma_mm=0,
 )  # fmt: skip
 
 
@@ -99,6 +99,20 @@ def test_left_and_right_change_places_under_a_mirror() -> None:
     assert ORGANS.index("Parotid_R") == MIRRORED[ORGANS.index("Parotid_L")]
     assert ORGANS.index("Brain") == MIRRORED[ORGANS.index("Brain")]
     assert list(range(len(ORGANS))) == [MIRRORED[index] for index in MIRRORED]
+
+
+def test_the_lateral_channel_grows_to_the_left_also_in_a_mirrored_patch() -> None:
+    """What tells one lung from the other points the same way whether or not the image was mirrored."""
+    case = DeviceCase(a_case(), CPU)
+    upright = AugmentConfig(rotation_degrees=0, shear=0, elastic_sigma_mm=0, middle_sigma_mm=0)
+    for seed in range(6):
+        sample = random_sample(case, (16, 16, 16), (2.5, 2, 2), upright, np.random.default_rng(seed))
+        lateral = sample.image[0, 1]
+        assert (lateral[..., 1:] > lateral[..., :-1]).all()
+        left = sample.organs[0, ORGANS.index("Parotid_L")] > 0.5
+        right = sample.organs[0, ORGANS.index("Parotid_R")] > 0.5
+        assert not left.any() or lateral[left].mean() > 0
+        assert not right.any() or lateral[right].mean() < 0
 
 
 def test_a_patch_without_augmentation_is_the_case_itself() -> None:

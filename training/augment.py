@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.preprocess import lateral_mm
 from model.structures import structure
 from training.config import ORGANS, AugmentConfig
 from training.dataset import Case, Frame
@@ -26,7 +27,7 @@ MIRRORED = [ORGANS.index(structure(name).mirror) for name in ORGANS]
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A patch: image (1, 1, D, H, W) in HU; organs and weights (1, organs, D, H, W) in [0, 1]."""
+    """A patch: image (1, 2, D, H, W), HU and lateral mm; organs and weights (1, organs, D, H, W) in [0, 1]."""
 
     image: Tensor
     organs: Tensor
@@ -39,6 +40,9 @@ class DeviceCase:
     def __init__(self, case: Case, device: torch.device) -> None:
         self.image = torch.from_numpy(case.image).to(device, torch.float32)
         self.frame = case.image_frame
+        self.middle_mm = case.image_frame.origin_mm[2] - float(
+            lateral_mm(case.image, case.image_frame.spacing_mm[2])[0]
+        )
         self.device = device
         self.first, self.last = case.image_frame.extent(case.image.shape)
         low, high = np.full(len(ORGANS), np.inf, np.float32), np.full(len(ORGANS), -np.inf, np.float32)
@@ -90,7 +94,8 @@ class DeviceCase:
         height = points[..., 0]
         bounds = (-1, 1, 1, 1)
         weights = (height >= self.low.view(bounds)) & (height <= self.high.view(bounds)) & inside
-        return Sample(image, organs[None], weights[None].float())
+        lateral = (points[..., 2] - self.middle_mm)[None, None]
+        return Sample(torch.cat([image, lateral], dim=1), organs[None], weights[None].float())
 
     def _sample_organs(self, points: Tensor) -> Tensor:
         """(organs, D, H, W); each organ is interpolated only at the points within its own box."""
@@ -201,11 +206,15 @@ def random_sample(
     centre = case.random_centre(np.array(patch) * np.array(spacing_mm), foreground, rng)
     points, mirrored = patch_points(centre, patch, spacing_mm, config, rng, case.device)
     sample = case.sample(points)
-    if mirrored:
-        sample = Sample(sample.image, sample.organs[:, MIRRORED], sample.weights[:, MIRRORED])
     if config is None:
         return sample
-    return Sample(degrade(sample.image, spacing_mm, config, rng), sample.organs, sample.weights)
+    image, lateral = degrade(sample.image[:, :1], spacing_mm, config, rng), sample.image[:, 1:]
+    organs, weights = sample.organs, sample.weights
+    if mirrored:
+        lateral, organs, weights = -lateral, organs[:, MIRRORED], weights[:, MIRRORED]
+    # The middle of a body whose arms or couch are missing is not the middle of another.
+    lateral = lateral + rng.normal(0, config.middle_sigma_mm)
+    return Sample(torch.cat([image, lateral], dim=1), organs, weights)
 
 
 def degrade(

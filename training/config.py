@@ -39,6 +39,7 @@ class AugmentConfig:
     mirror: float = 0.5  # probability; left and right labels are swapped with the image
     elastic_grid_mm: float = 100.0
     elastic_sigma_mm: float = 5.0
+    middle_sigma_mm: float = 10.0  # error of the body's middle, from which the lateral channel counts
     shift_hu: float = 25.0
     contrast: float = 0.1
     noise_hu: float = 25.0
