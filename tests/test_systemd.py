@@ -147,3 +147,12 @@ def test_account_and_folders_are_created(tmp_path):
     assert account[5:] == ["/var/lib/oarlock", "/usr/sbin/nologin"]
     assert (state.st_uid, state.st_gid, oct(state.st_mode)) == (int(account[2]), int(account[3]), "0o40700")
     assert (etc.st_uid, etc.st_gid, oct(etc.st_mode)) == (0, int(account[3]), "0o40750")
+
+
+def test_the_installation_guide_names_files_that_exist():
+    """Every file of ours that the guide installs is in the repository, and every unit is installed by it."""
+    guide = (REPOSITORY / "docs" / "install.md").read_text()
+    named = set(re.findall(r"\bsystemd/[\w.-]+\w", guide))
+
+    assert named == {f"systemd/{path.name}" for path in FOLDER.iterdir()}
+    assert all((REPOSITORY / name).exists() for name in (*named, "constraints.txt"))
