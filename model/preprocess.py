@@ -80,7 +80,7 @@ def to_network_grid(volume: CTVolume, preprocessing: Preprocessing) -> NetworkIm
     return NetworkImage(sitk.GetArrayFromImage(resampled), (x, y, z), preprocessing.spacing_mm)
 
 
-def lateral_mm(hu: NDArray[np.generic], spacing_mm: float) -> NDArray[np.float32]:
+def lateral_mm(hu: NDArray[np.integer] | NDArray[np.floating], spacing_mm: float) -> NDArray[np.float32]:
     """How far each column lies to the left of the middle of what is dense in an image.
 
     Parameters
@@ -97,7 +97,7 @@ def lateral_mm(hu: NDArray[np.generic], spacing_mm: float) -> NDArray[np.float32
     columns = np.arange(hu.shape[2])
     dense = np.count_nonzero(hu > BODY_HU, axis=(0, 1))
     middle = columns @ dense / dense.sum() if dense.any() else columns.mean()
-    return ((columns - middle) * spacing_mm).astype(np.float32)
+    return np.asarray((columns - middle) * spacing_mm, dtype=np.float32)
 
 
 def to_mask(probability: NDArray[np.floating], image: NetworkImage, grid: SliceGrid) -> Mask:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 from pydicom import Dataset
 from rich.console import Console
 from rich.progress import track
@@ -86,10 +87,12 @@ def summarise(scores: Iterable[Score]) -> list[Summary]:
     for score in scores:
         if not np.isnan(score.dice):
             values[score.group, score.organ].append(score.dice)
-    return [
-        Summary(group, organ, *(round(float(f(found)), 3) for f in (np.mean, np.std, np.median)), len(found))  # type: ignore[operator]
-        for (group, organ), found in sorted(values.items())
-    ]
+    return [_summary(group, organ, np.array(found)) for (group, organ), found in sorted(values.items())]
+
+
+def _summary(group: str, organ: str, found: NDArray[np.float64]) -> Summary:
+    mean, deviation, median = (round(float(f(found)), 3) for f in (np.mean, np.std, np.median))
+    return Summary(group, organ, mean, deviation, median, len(found))
 
 
 def main(
