@@ -16,6 +16,21 @@ import structlog
 from daemon import cli
 from tests.paths import REPOSITORY
 
+CONFIG = """
+[node]
+host = "127.0.0.1"
+port = 0
+
+[storage]
+root = "{folder}"
+min_free_bytes = {min_free_bytes}
+"""
+
+
+def write_config(folder: Path, more: str = "", min_free_bytes: str = "0") -> None:
+    """Write `oarlock.toml` for a node whose storage is the folder itself, and more of it."""
+    (folder / "oarlock.toml").write_text(CONFIG.format(folder=folder, min_free_bytes=min_free_bytes) + more)
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -152,7 +152,7 @@ def test_account_and_folders_are_created(tmp_path):
 def test_the_installation_guide_names_files_that_exist():
     """Every file of ours that the guide installs is in the repository, and every unit is installed by it."""
     guide = (REPOSITORY / "docs" / "install.md").read_text()
-    named = set(re.findall(r"\bsystemd/[\w.-]+\w", guide))
+    named = set(re.findall(r"(?<!/)\bsystemd/[\w.-]+\w", guide))
 
     assert named == {f"systemd/{path.name}" for path in FOLDER.iterdir()}
     assert all((REPOSITORY / name).exists() for name in (*named, "constraints.txt"))

@@ -1,0 +1,140 @@
+"""`oarlock check` and `oarlock echo`: whether a node works, before the first patient."""
+
+import pytest
+
+from tests.band_bundle import write_band_bundle
+from tests.command import Oarlock, write_config
+from tests.conditions import free_port
+from tests.job_rows import queue_in
+from tests.peers import ReceivingPeer
+
+# pynetdicom leaves the socket of a failed connection to the garbage collector, which Python remarks upon.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@pytest.fixture
+def oarlock(tmp_path, capsys, monkeypatch):
+    """Run the command with a configuration that has its spool and job table in tmp_path."""
+    write_config(tmp_path)
+    return Oarlock(tmp_path / "oarlock.toml", capsys, monkeypatch)
+
+
+@pytest.fixture
+def queue(tmp_path):
+    queue = queue_in(tmp_path)
+    yield queue
+    queue.close()
+
+
+def destinations(port: int, *names: str) -> str:
+    return "".join(
+        f'[[destinations]]\nname = "{name}"\nae_title = "RECEIVER"\nhost = "127.0.0.1"\nport = {port}\n'
+        for name in names
+    )
+
+
+def test_echo_asks_a_destination(oarlock, tmp_path):
+    """An answer ends with 0, silence with 1 and a reason, an unknown name with 2 and the known ones."""
+    with ReceivingPeer() as peer:
+        dead = destinations(free_port(), "DEAD")
+        write_config(tmp_path, destinations(peer.port, "TPS") + dead)
+
+        assert "TPS, RECEIVER@127.0.0.1" in oarlock("echo", "TPS").out
+        assert peer.echoes == 1
+        refused, unknown = oarlock("echo", "DEAD"), oarlock("echo", "PACS")
+
+    assert (refused.code, refused.out) == (1, "")
+    assert "DEAD, RECEIVER@127.0.0.1" in refused.err
+    assert "connection" in refused.err
+    assert (unknown.code, unknown.err) == (
+        2,
+        "oarlock: no destination is called PACS (known: TPS, DEAD)\n",
+    )
+
+
+@pytest.mark.usefixtures("queue")
+def test_check_is_content_with_a_node_that_works(oarlock, tmp_path):
+    """Everything in order ends with 0 and says what was tried."""
+    tmp_path.chmod(0o700)
+    bundle = write_band_bundle(tmp_path / "bundle")
+    with ReceivingPeer() as peer:
+        more = f'[model]\nbundle = "{bundle}"\ndevice = "cpu"\n'
+        more += '[[peers]]\nae_title = "CT1"\nhosts = ["localhost"]\n'
+        more += (
+            destinations(peer.port, "TPS") + '[[routes]]\ndestinations = ["TPS"]\nstructures = ["Brain"]\n'
+        )
+        write_config(tmp_path, more)
+        answer = oarlock("check")
+
+    assert answer.code == 0, answer.out
+    assert "✗" not in answer.out
+    for subject in (
+        "configuration",
+        "peer CT1",
+        "route 1",
+        "storage",
+        "space",
+        "job table",
+        "model",
+        "device",
+    ):
+        assert f"✓  {subject}" in answer.out, subject
+    assert "bands 1, 4 structures" in answer.out
+    assert "✓  destination TPS" in answer.out
+
+
+def test_check_finds_everything_that_is_wrong(oarlock, tmp_path):
+    """Each fault has its line, and the exit code is 1."""
+    more = f"""
+[model]
+bundle = "{tmp_path}/nowhere"
+[[peers]]
+ae_title = "CT1"
+hosts = ["no-such-host.invalid"]
+{destinations(free_port(), "TPS", "SPARE")}
+[[routes]]
+destinations = []
+calling_ae_title = "A"
+[[routes]]
+destinations = ["TPS"]
+[[routes]]
+calling_ae_title = "B"
+destinations = ["TPS"]
+"""
+    write_config(tmp_path, more, min_free_bytes="1e18")
+    answer = oarlock("check")
+
+    assert answer.code == 1
+    for row in (
+        "✗  peer CT1",
+        "✗  route 1",
+        "✓  route 2",
+        "✗  route 3",
+        "–  destination SPARE",
+        "✗  space",
+        "–  job table",
+        "✗  model",
+        "✗  destination TPS",
+    ):
+        assert row in answer.out, row
+
+
+def test_check_tells_of_a_wrong_configuration(oarlock, tmp_path):
+    """A configuration that does not load is the one finding, with each of its problems."""
+    write_config(tmp_path, "[nodes]\n")
+    answer = oarlock("check")
+
+    assert answer.code == 1
+    assert "✗  configuration" in answer.out
+    assert "line 9, [nodes]" in answer.out
+
+
+def test_the_installed_configuration_fails_its_check_until_it_is_edited(oarlock):
+    """A node that nobody may use and that sends nowhere is not in order."""
+    answer = oarlock("check")
+
+    assert answer.code == 1
+    assert "nobody may send" in answer.out
+    assert "structure sets go nowhere" in answer.out
