@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
-from typing import cast
+from typing import Any, cast
 
 import structlog
 from pynetdicom import AE, evt
@@ -143,4 +143,7 @@ class DicomPort(AssociationServer):
         Before Sta3 nothing is queued for the association; in Sta13 everything is.
         """
         if event.assoc.dul.state_machine.current_state in {"Sta2", "Sta13"}:
-            event.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # read as "nothing came"
+            waiting: Any = (
+                event.assoc.dul.to_user_queue
+            )  # its type leaves out None, which reads as "nothing came"
+            waiting.put(None)
