@@ -16,7 +16,11 @@ from model.errors import BundleError
 from model.geometry import Mask, SliceGrid
 from model.preprocess import NetworkImage, lateral_mm, to_mask, to_network_grid
 from model.sliding_window import predict
+from model.structures import TYPICAL_CM3
 from model.unet import Triple
+
+SPECK_SHARE = 0.01
+"""Less than this share of an organ's typical volume is noise of the network, as plastic phantoms provoke it."""
 
 Progress = Callable[[str, float], None]
 
@@ -85,7 +89,9 @@ class Segmenter:
             for index, name in enumerate(self.bundle.structure_names):
                 report("grid", index / len(self.bundle.structure_names))
                 mask = to_mask(largest_component(probabilities[index]), image, grid or volume.grid)
-                if not mask.is_empty:
+                if is_speck(name, mask.volume_cm3(grid or volume.grid)):
+                    remarks.append(f"{name}: a speck was found and taken for nothing")
+                elif not mask.is_empty:
                     masks[name] = mask
         return Segmentation(masks, tuple(remarks), seconds)
 
@@ -127,6 +133,12 @@ class Segmenter:
             (self.device, (depth // 2, height // 2, width // 2)),
             (torch.device("cpu"), tile),
         ]
+
+
+def is_speck(name: str, volume_cm3: float) -> bool:
+    """Whether something was found, but too little to be an organ, even one that the image cuts off."""
+    typical = TYPICAL_CM3[name.removesuffix("_L").removesuffix("_R")]
+    return 0 < volume_cm3 < SPECK_SHARE * typical
 
 
 def largest_component(probability: NDArray[np.float16]) -> NDArray[np.float32]:

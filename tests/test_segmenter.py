@@ -10,7 +10,8 @@ from model.ct import CTVolume, read_series
 from model.errors import BundleError
 from model.geometry import Mask, SliceGrid
 from model.preprocess import Preprocessing, body_box, lateral_mm, smoothing_sigma_mm, to_mask, to_network_grid
-from model.segmenter import Segmenter, largest_component
+from model.segmenter import Segmenter, is_speck, largest_component
+from model.structures import STRUCTURES
 from tests.bands import ORGAN_OF_PART, band_bundle
 from tests.phantom import ORIENTATIONS, PARTS, make_grid, phantom_hu, phantom_masks, write_series
 
@@ -183,6 +184,29 @@ def test_the_body_is_cut_out_and_the_couch_left() -> None:
     assert low[1] - 8 <= rows.start <= low[1]
     assert high[1] < rows.stop <= high[1] + 9
     assert low[2] - 8 <= columns.start <= low[2]
+
+
+def test_specks_are_nothing() -> None:
+    """A hundred cubic millimetres of brain are noise, a brain that the image cuts off is not."""
+    assert is_speck("Brain", 0.1)
+    assert not is_speck("Brain", 60.0)
+    assert not is_speck("Cochlea_L", 0.03)
+    assert not is_speck("Brain", 0.0)
+    assert not any(is_speck(organ.name, organ.tolerance_mm * 100) for organ in STRUCTURES)
+
+
+def test_a_speck_is_left_out_with_a_remark() -> None:
+    """What is too small for the organ never becomes a contour."""
+    grid = make_grid()
+    hu = np.full(grid.shape, -1000, np.int16)
+    hu[10:30, 20:100, 20:110] = 40
+    hu[18:20, 50:56, 50:57] = 1200
+    volume = CTVolume(hu, grid, ("2.25.1",) * grid.shape[0], Dataset())
+
+    found = Segmenter(band_bundle(), "cpu").segment(volume)
+
+    assert "Brain" not in found.masks
+    assert found.remarks == ("Brain: a speck was found and taken for nothing",)
 
 
 def test_the_lateral_channel_counts_millimetres_from_the_middle_of_the_body() -> None:

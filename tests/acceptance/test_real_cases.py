@@ -1,15 +1,22 @@
 """A real CT with real contours goes in over the network; the organs come out where the truth is."""
 
 import json
+import tarfile
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from daemon.jobs import JobState
-from model.bundle import DEFAULT_BUNDLE
-from model.ct import read_series
+from daemon.segmentation import contour_series
+from daemon.structure_set import ResultIdentity
+from model.bundle import DEFAULT_BUNDLE, Bundle
+from model.ct import find_series, read_series
+from model.errors import ReasonCode, SeriesUnsuitable
 from model.geometry import Mask, SliceGrid
+from model.segmenter import Segmenter
+from model.structures import STRUCTURES
 from tests.acceptance.processes import install
 from tests.conditions import wait_until
 from tests.demo import masks_of
@@ -84,3 +91,20 @@ def test_organs_of_a_real_case_come_out_where_its_contours_are(tmp_path, is_turn
     for name, least in LEAST_DICE.items():
         both = np.count_nonzero(found[name].full() & truth[name].full())
         assert 2 * both / (found[name].count + truth[name].count) >= least, name
+
+
+def test_a_plastic_head_is_refused_with_the_reason_and_not_contoured(tmp_path) -> None:
+    """The phantom's series, its localizer beside it, makes a volume; that no organ is in it is the true reason."""
+    archive = shared_data() / "dicom" / "dcm_qa_ct-head-phantom" / "S21570.tar.xz"
+    with tarfile.open(archive) as files:
+        files.extractall(tmp_path, filter="data")
+    series = max(find_series(tmp_path).values(), key=len)
+    names = [organ.name for organ in STRUCTURES]
+    identity = ResultIdentity("2.25.1", "2.25.2", datetime(2025, 1, 2, tzinfo=UTC))
+
+    with pytest.raises(SeriesUnsuitable, match="none of 21 structures found in 28 slices") as refused:
+        contour_series(
+            series, Segmenter(Bundle.load(DEFAULT_BUNDLE), "cpu"), identity, names, lambda _: tmp_path
+        )
+
+    assert refused.value.code is ReasonCode.NOT_HEAD_AND_NECK
