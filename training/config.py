@@ -89,6 +89,7 @@ class TrainConfig:
     )
     patch: tuple[int, int, int] = (64, 96, 96)
     seed: int = 1
+    begin_with: str = ""  # a bundle whose weights the first step starts from; empty: random weights
     threads: int = 0  # 0: as many as torch finds
 
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from model.bundle import write_bundle
+from model.bundle import Bundle, write_bundle
 from model.preprocess import Preprocessing
 from model.structures import STRUCTURES
 from model.unet import UNet3D
@@ -67,7 +67,7 @@ def run(config: TrainConfig, out: Path, device: torch.device, seconds: float, co
 
     # Network, its running average, optimiser.
     torch.manual_seed(config.seed)
-    network = UNet3D(config.network).to(device)
+    network = _network(config).to(device)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=config.optimiser.learning_rate, weight_decay=config.optimiser.weight_decay
@@ -188,6 +188,20 @@ def _chances(groups: list[str], weights: dict[str, float]) -> np.ndarray:
     counts = {group: groups.count(group) for group in weights}
     chances = np.array([weights[group] / counts[group] for group in groups])
     return np.asarray(chances / chances.sum())
+
+
+def _network(config: TrainConfig) -> UNet3D:
+    """The network as the first step finds it: random, or with the weights of an earlier bundle."""
+    network = UNet3D(config.network)
+    if config.begin_with:
+        earlier = Bundle.load(Path(config.begin_with)).network
+        try:
+            network.load_state_dict(earlier.state_dict())
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"begin_with: {config.begin_with} holds another [network]: {error}"
+            ) from error
+    return network
 
 
 def _device(name: str) -> torch.device:
