@@ -1,4 +1,4 @@
-"""`oarlock jobs`, `show`, `retry` and `cancel`: the job table from a terminal."""
+"""`oarlock jobs`, `show`, `retry`, `cancel`, `release` and `reject`: the job table from a terminal."""
 
 import getpass
 import json
@@ -88,7 +88,31 @@ def retry(job: JobNumber, config: ConfigFile = DEFAULT_CONFIG) -> None:
 @app.command(rich_help_panel="Look after jobs")
 def cancel(job: JobNumber, config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Stop a job that is not finished; nothing more of it is sent."""
-    who = os.environ.get("SUDO_USER") or getpass.getuser()
     with _queue(config) as queue:
-        queue.cancel(job, f"cancelled by {who}")
+        queue.cancel(job, f"cancelled by {_operator()}")
         typer.echo(f"job {job} is {JobState.CANCELLED}")
+
+
+@app.command(rich_help_panel="Look after jobs")
+def release(job: JobNumber, config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Send the results of a held job after all: somebody has looked at them and takes the word for it."""
+    with _queue(config) as queue:
+        queue.release(job, f"released by {_operator()}")
+        typer.echo(f"job {job} is {JobState.SEGMENTED}")
+
+
+@app.command(rich_help_panel="Look after jobs")
+def reject(
+    job: JobNumber,
+    *,
+    because: Annotated[str, typer.Option(help="Why, for the history.")] = "",
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Refuse the results of a held job: nothing of it is sent."""
+    with _queue(config) as queue:
+        queue.refuse(job, f"rejected by {_operator()}" + (f": {because}" if because else ""))
+        typer.echo(f"job {job} is {JobState.REJECTED}")
+
+
+def _operator() -> str:
+    return os.environ.get("SUDO_USER") or getpass.getuser()

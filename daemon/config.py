@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -124,21 +124,43 @@ class Peer(_Section):
 
 
 class Destination(_Section):
-    """Where structure sets are sent."""
+    """Where results are sent, which of them, and for which planning system they are written."""
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]*$")
     ae_title: AETitle
     host: Host
     port: Port
+    profile: Literal["generic", "eclipse", "raystation", "monaco", "pinnacle", "mim"] = "generic"
+    objects: tuple[Literal["rtstruct", "seg", "secondary-capture", "pdf"], ...] = Field(
+        ("rtstruct",), min_length=1
+    )
 
 
 class Route(_Section):
-    """Which structures go where, by the two AE titles of the association; no structures means all 21."""
+    """Which structures go where, by the two AE titles of the association; no structures means all 21.
+
+    `template` names them in a file of their own instead, with site names, colours and derived structures.
+    `doubtful` says what is done with results about which there are warnings; results that contradict the
+    image or anatomy are held in any case.
+    """
 
     calling_ae_title: AETitleOrAny = ANY
     called_ae_title: AETitleOrAny = ANY
     destinations: tuple[str, ...]
     structures: tuple[StructureName, ...] = ()
+    template: Path | None = None
+    doubtful: Literal["send", "warn", "hold"] = "warn"
+
+    @field_validator("template")
+    @classmethod
+    def _absolute(cls, template: Path | None, info: ValidationInfo) -> Path | None:
+        return None if template is None else _anchored(template, info)
+
+    @model_validator(mode="after")
+    def _one_list_of_structures(self) -> Self:
+        if self.structures and self.template:
+            raise ValueError("structures and template both name structures; keep one of them")
+        return self
 
     def matches(self, calling: str, called: str) -> bool:
         """Whether a series sent by `calling` to `called` takes this route."""

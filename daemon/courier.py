@@ -119,16 +119,21 @@ class Courier:
     def _send(self, delivery: Delivery, job: Job) -> DeliveryOutcome:
         config = self._settings()
         destination = self._destination(delivery, config)
-        path = self._spool.result_path(job.id)
+        unsent = {
+            self._spool.result_path(job.id, result.file_name): (item, result)
+            for item, result in self._queue.delivery_items(delivery.id)
+            if item.sent_at is None
+        }
+        for path, (_, result) in unsent.items():
+            _require_unaltered(path, result.sha256)
+
+        def stored(path: Path) -> None:
+            self._queue.item_sent(unsent[path][0].id)
+
         try:
-            _require_unaltered(path, job)
-            return send(path, destination, config.node.ae_title, self._timeouts)
-        except FileNotFoundError as error:
-            detail = f"{path} is gone; restore it, or send the series again"
-            raise _Undelivered(OwnFailure.FILE, detail, passing=False) from error
+            return send(list(unsent), destination, config.node.ae_title, self._timeouts, stored)
         except (OSError, InvalidDicomError) as error:
-            detail = f"{path} cannot be read: {error}; check the file system"
-            raise _Undelivered(OwnFailure.FILE, detail, passing=True) from error
+            raise _unreadable(error) from error
 
     def _destination(self, delivery: Delivery, config: Config) -> Destination:
         destination = config.destination(delivery.destination)
@@ -169,13 +174,24 @@ class Courier:
         )
 
 
-def _require_unaltered(path: Path, job: Job) -> None:
+def _require_unaltered(path: Path, sha256: str) -> None:
     """Send only what passed its check: the bytes whose digest the job has."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != job.result_sha256:
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        detail = f"{path} is gone; restore it, or send the series again"
+        raise _Undelivered(OwnFailure.FILE, detail, passing=False) from error
+    except OSError as error:
+        raise _unreadable(error) from error
+    if found != sha256:
         detail = f"{path} was altered after its check and is not sent; send the series again"
         raise _Undelivered(OwnFailure.FILE, detail, passing=False)
+
+
+def _unreadable(error: Exception) -> _Undelivered:
+    detail = f"a result cannot be read: {error}; check the file system"
+    return _Undelivered(OwnFailure.FILE, detail, passing=True)
 
 
 def _shown(status: int | None) -> str | None:

@@ -3,9 +3,9 @@
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -81,31 +81,66 @@ class _Unsendable(Exception):  # noqa: N818 -- carries an outcome, is never show
 
 
 def send(
-    path: Path, destination: Destination, calling_ae_title: str, timeouts: Timeouts | None = None
+    paths: Sequence[Path],
+    destination: Destination,
+    calling_ae_title: str,
+    timeouts: Timeouts | None = None,
+    on_stored: Callable[[Path], None] = lambda _: None,
 ) -> DeliveryOutcome:
-    """Send a Part-10 file (little endian, uncompressed) by C-STORE over an association of its own.
+    """Send Part-10 files (little endian, uncompressed) by C-STORE over one association, in their order.
 
     The bytes go out as they stand in the file.
-    Only a destination that refuses the file's transfer syntax gets the same values in the other VR encoding.
+    Only a destination that refuses a file's transfer syntax gets the same values in the other VR encoding.
+    The first file that is not stored ends it, and the outcome is that file's.
+
+    Parameters
+    ----------
+    on_stored
+        Called with each file that the destination has confirmed, before the next one is sent.
 
     Raises
     ------
     OSError, InvalidDicomError
-        The file cannot be read; whatever the destination does is returned as an outcome.
+        A file cannot be read; whatever the destination does is returned as an outcome.
     """
+    if not paths:
+        return DeliveryOutcome(OutcomeKind.SENT, detail="the destination has confirmed everything before")
     timeouts = timeouts or Timeouts()
-    meta = read_file_meta_info(path)
-    sop_class, written_in = UID(meta.MediaStorageSOPClassUID), UID(meta.TransferSyntaxUID)
+    sop_classes = {path: UID(read_file_meta_info(path).MediaStorageSOPClassUID) for path in paths}
     contexts = [
-        build_context(sop_class, syntax) for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+        build_context(sop_class, syntax)
+        for sop_class in dict.fromkeys(sop_classes.values())
+        for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
     ]
     try:
         with _association(destination, calling_ae_title, contexts, timeouts) as association:
-            accepted = {context.transfer_syntax[0] for context in association.accepted_contexts}
-            payload = path if written_in in accepted else _for_other_encoding(path, accepted)
-            return _store(association, payload, destination, timeouts)
+            for path, sop_class in sop_classes.items():
+                outcome = _send_file(association, path, sop_class, destination, timeouts)
+                if not outcome.sent:
+                    return _about(outcome, sop_class) if len(paths) > 1 else outcome
+                on_stored(path)
     except _Unsendable as reason:
         return reason.outcome
+    return outcome
+
+
+def _send_file(
+    association: Association, path: Path, sop_class: UID, destination: Destination, timeouts: Timeouts
+) -> DeliveryOutcome:
+    accepted = {
+        context.transfer_syntax[0]
+        for context in association.accepted_contexts
+        if context.abstract_syntax == sop_class
+    }
+    if not accepted:
+        return _no_context(destination, "this node")
+    written_in = UID(read_file_meta_info(path).TransferSyntaxUID)
+    payload = path if written_in in accepted else _for_other_encoding(path, accepted)
+    return _store(association, payload, destination, timeouts)
+
+
+def _about(outcome: DeliveryOutcome, sop_class: UID) -> DeliveryOutcome:
+    return replace(outcome, detail=f"{sop_class.name}: {outcome.detail}")
 
 
 def echo(

@@ -9,29 +9,41 @@ from sqlalchemy import Engine, Select, select
 
 from daemon import job_queue_deliveries as delivering
 from daemon import job_queue_leases as leases
+from daemon import job_queue_operators as operators
 from daemon import job_queue_series as series
 from daemon.job_queue_engine import Transactions, head_revision, migrate, schema_revision, sqlite_engine
-from daemon.job_queue_state import get, move, move_held, refusal, remark, stale
-from daemon.job_queue_values import IncomingInstance, KnownInstance, SegmentedResult, StructureResult
+from daemon.job_queue_state import get, move, move_held, remark, stale
+from daemon.job_queue_values import (
+    FindingResult,
+    IncomingInstance,
+    KnownInstance,
+    SegmentedResult,
+    StoredObject,
+    StructureResult,
+)
 from daemon.jobs import (
-    TRANSITIONS,
     Base,
     Delivery,
+    DeliveryItem,
+    Finding,
     Instance,
     Job,
     JobEvent,
     JobState,
     QueueReason,
+    Result,
     SetAside,
     StageTime,
     StructureRow,
 )
 
 __all__ = [
+    "FindingResult",
     "IncomingInstance",
     "JobQueue",
     "KnownInstance",
     "SegmentedResult",
+    "StoredObject",
     "StructureResult",
     "head_revision",
     "migrate",
@@ -167,7 +179,7 @@ class JobQueue:
             return leases.release_expired(session, self._clock())
 
     def segmented(self, job_id: int, owner: str, result: SegmentedResult) -> None:
-        """Write down a structure set that is on disk, and one delivery per destination; raises StaleJob."""
+        """Write down results that are on disk, one delivery per destination, and a doubt; raises StaleJob."""
         with self._writing() as session:
             leases.segmented(session, self._clock(), job_id, owner, result)
 
@@ -206,8 +218,18 @@ class JobQueue:
         with self._writing() as session:
             delivering.renew(session, self._clock(), delivery_id, owner, lease_seconds)
 
+    def delivery_items(self, delivery_id: int) -> list[tuple[DeliveryItem, Result]]:
+        """Objects of a delivery in the order in which they are sent."""
+        with self._reading() as session:
+            return delivering.items(session, delivery_id)
+
+    def item_sent(self, item_id: int) -> None:
+        """Write down that a destination stored one object of a delivery."""
+        with self._writing() as session:
+            delivering.item_sent(session, self._clock(), item_id)
+
     def delivery_sent(self, delivery_id: int, status: int | None, detail: str = "") -> None:
-        """Write down that a destination stored the structure set; closes the job after the last one."""
+        """Write down that a destination stored everything; closes the job after the last one."""
         with self._writing() as session:
             delivering.sent(session, self._clock(), delivery_id, status, detail)
 
@@ -233,7 +255,8 @@ class JobQueue:
     def retry(self, job_id: int) -> JobState:
         """Start a failed, rejected or cancelled job again, where its work stopped.
 
-        With a structure set on disk only what was not sent is sent again; else it is segmented anew.
+        With results on disk only what was not sent is sent again; else it is segmented anew.
+        What no operator has released yet is held again.
 
         Raises
         ------
@@ -242,23 +265,22 @@ class JobQueue:
             The job is in another state.
         """
         with self._writing() as session:
-            now, job = self._clock(), get(session, job_id)
-            if job.state not in {JobState.FAILED, JobState.REJECTED, JobState.CANCELLED}:
-                raise refusal(job, "retried")
-            unsent = delivering.ask_again(session, now, job_id) if job.result_sha256 else []
-            target = JobState.SEGMENTED if unsent else JobState.QUEUED
-            detail = f"retried by an operator: {', '.join(unsent) or 'segmentation'}"
-            move(session, now, Job.id == job_id, job.state, target, detail=detail, attempts=0)
-            return target
+            return operators.retry(session, self._clock(), job_id)
 
     def cancel(self, job_id: int, detail: str) -> None:
         """Stop an unfinished job and what it still had to send; raises NoSuchJob, IllegalTransition."""
         with self._writing() as session:
-            job = get(session, job_id)
-            if JobState.CANCELLED not in TRANSITIONS[job.state]:
-                raise refusal(job, "cancelled")
-            move(session, self._clock(), Job.id == job_id, job.state, JobState.CANCELLED, detail=detail)
-            delivering.cancel(session, job_id)
+            operators.cancel(session, self._clock(), job_id, detail)
+
+    def release(self, job_id: int, detail: str) -> None:
+        """Let a held job's results go to their destinations; raises NoSuchJob, IllegalTransition."""
+        with self._writing() as session:
+            operators.release(session, self._clock(), job_id, detail)
+
+    def refuse(self, job_id: int, detail: str) -> None:
+        """Refuse a held job's results: nothing of it is sent; raises NoSuchJob, IllegalTransition."""
+        with self._writing() as session:
+            operators.refuse(session, self._clock(), job_id, detail)
 
     def jobs(self, state: JobState | None = None, limit: int = 100) -> list[Job]:
         """Newest jobs first."""
@@ -278,6 +300,14 @@ class JobQueue:
         """A job's deliveries in the order of its route."""
         with self._reading() as session:
             return delivering.of_job(session, job_id)
+
+    def results(self, job_id: int) -> list[Result]:
+        """Objects made of a job."""
+        return self._all(select(Result).where(Result.job_id == job_id).order_by(Result.id))
+
+    def findings(self, job_id: int) -> list[Finding]:
+        """What is doubtful about a job."""
+        return self._all(select(Finding).where(Finding.job_id == job_id).order_by(Finding.id))
 
     def structures(self, job_id: int) -> list[StructureRow]:
         """Organs of a job's structure set."""

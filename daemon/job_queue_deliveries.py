@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session, aliased
 
 from daemon.errors import StaleJob
 from daemon.job_queue_state import get, move, remark
-from daemon.jobs import Delivery, DeliveryState, Job, JobState, QueueReason
+from daemon.jobs import Delivery, DeliveryItem, DeliveryState, Job, JobState, QueueReason, Result
 
 _UNCHANGED = {"synchronize_session": False}
 
@@ -70,8 +70,24 @@ def renew(session: Session, now: datetime, delivery_id: int, owner: str, lease_s
         raise StaleJob(f"delivery {delivery_id} is no longer held by {owner}")
 
 
+def items(session: Session, delivery_id: int) -> list[tuple[DeliveryItem, Result]]:
+    """What a delivery consists of, in the order in which it is sent."""
+    rows = session.execute(
+        select(DeliveryItem, Result)
+        .join(Result, Result.id == DeliveryItem.result_id)
+        .where(DeliveryItem.delivery_id == delivery_id)
+        .order_by(DeliveryItem.id)
+    )
+    return [(item, result) for item, result in rows]
+
+
+def item_sent(session: Session, now: datetime, item_id: int) -> None:
+    """Write down that the destination stored one object, so that it gets only the others again."""
+    session.get_one(DeliveryItem, item_id).sent_at = now
+
+
 def sent(session: Session, now: datetime, delivery_id: int, status: int | None, detail: str) -> None:
-    """Write down that the destination stored the structure set, even one cancelled meanwhile."""
+    """Write down that the destination stored every object, even of a delivery cancelled meanwhile."""
     delivery = session.get_one(Delivery, delivery_id)
     if delivery.state is DeliveryState.CANCELLED:
         remark(session, now, delivery.job_id, f"cancelled too late: {delivery.destination} has stored it")
@@ -136,6 +152,13 @@ def cancel(session: Session, job_id: int) -> None:
     for delivery in of_job(session, job_id):
         if delivery.state is DeliveryState.PENDING:
             _release(delivery, DeliveryState.CANCELLED)
+
+
+def start_ageing(session: Session, now: datetime, job_id: int) -> None:
+    """Count the age of what is pending from now on: it was not to be sent before."""
+    for delivery in of_job(session, job_id):
+        if delivery.state is DeliveryState.PENDING:
+            delivery.created_at = now
 
 
 def ask_again(session: Session, now: datetime, job_id: int) -> list[str]:

@@ -12,10 +12,13 @@ from daemon.jobs import (
     MAX_ATTEMPTS,
     Base,
     Delivery,
+    DeliveryItem,
     DeliveryState,
+    Finding,
     Job,
     JobState,
     QueueReason,
+    Result,
     StageTime,
     StructureRow,
 )
@@ -98,20 +101,22 @@ def give_back(session: Session, now: datetime, job_id: int, owner: str, detail: 
 
 
 def segmented(session: Session, now: datetime, job_id: int, owner: str, result: SegmentedResult) -> None:
-    """Write down a structure set and open its deliveries; raises StaleJob."""
+    """Write down what was made and open its deliveries, held or not; raises StaleJob."""
+    found = f"{sum(each.found for each in result.structures)} structures"
     move_held(
         session,
         now,
         job_id,
         owner,
-        JobState.SEGMENTED,
-        detail=f"{sum(each.found for each in result.structures)} structures",
-        result_sha256=result.sha256,
+        JobState.HELD if result.held else JobState.SEGMENTED,
+        detail=result.held or found,
+        reason_code=QueueReason.DOUBTFUL if result.held else None,
         model_name=result.model_name,
         model_version=result.model_version,
         model_digest=result.model_digest,
     )
-    session.add_all(_rows_of(result, job_id, now))
+    session.add_all(_rows_of(result, job_id))
+    _open_deliveries(session, now, job_id, result)
     for detail in result.remarks:
         remark(session, now, job_id, detail)
 
@@ -133,17 +138,31 @@ def _try_again(
     return JobState.QUEUED
 
 
-def _rows_of(result: SegmentedResult, job_id: int, now: datetime) -> list[Base]:
-    """Rows of a structure set: organs, seconds per stage, and a delivery per destination."""
-    pending = DeliveryState.PENDING
+def _rows_of(result: SegmentedResult, job_id: int) -> list[Base]:
+    """Organs, findings, and seconds per stage."""
     return [
         *(StructureRow(job_id=job_id, **asdict(each)) for each in result.structures),
+        *(Finding(job_id=job_id, **asdict(each)) for each in result.findings),
         *(
             StageTime(job_id=job_id, stage=stage, seconds=took)
             for stage, took in result.stage_seconds.items()
         ),
-        *(
-            Delivery(job_id=job_id, destination=destination, state=pending, created_at=now)
-            for destination in result.destinations
-        ),
     ]
+
+
+def _open_deliveries(session: Session, now: datetime, job_id: int, result: SegmentedResult) -> None:
+    """Add a row per object, a delivery per destination, and an item for every object that one is to have."""
+    deliveries = {
+        name: Delivery(job_id=job_id, destination=name, state=DeliveryState.PENDING, created_at=now)
+        for name in result.destinations
+    }
+    session.add_all(deliveries.values())
+    for each in result.objects:
+        values = asdict(each)
+        destinations = values.pop("destinations")
+        row = Result(job_id=job_id, **values)
+        session.add(row)
+        session.flush()
+        session.add_all(
+            DeliveryItem(delivery_id=deliveries[name].id, result_id=row.id) for name in destinations
+        )

@@ -43,19 +43,57 @@ class StructureResult:
     found: bool = True
 
 
+@dataclass(frozen=True)
+class StoredObject:
+    """A DICOM object that is on disk and checked, and the destinations that are to have it."""
+
+    kind: str
+    profile: str
+    sop_instance_uid: str
+    sha256: str
+    file_name: str
+    destinations: Sequence[str]
+
+
+@dataclass(frozen=True)
+class FindingResult:
+    """Something doubtful about the image (no structure) or about a structure."""
+
+    code: str
+    severity: str
+    structure: str | None
+    text: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class SegmentedResult:
-    """A structure set that is on disk and checked, and where it must go."""
+    """What was made of a series, where it must go, and why it must not go there without a person's word.
 
-    sha256: str
+    Parameters
+    ----------
+    destinations
+        In the order of the route.
+    objects
+        In the order in which a destination gets them.
+    held
+        The reason to keep it back; empty to send it.
+    """
+
     model_name: str
     model_version: str
     model_digest: str
     destinations: Sequence[str]
+    objects: Sequence[StoredObject]
     structures: Sequence[StructureResult] = ()
+    findings: Sequence[FindingResult] = ()
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     remarks: Sequence[str] = ()
+    held: str = ""
 
     def __post_init__(self) -> None:
-        if not self.destinations:
-            raise ValueError("a structure set without a destination could never be delivered")
+        """Refuse what could never be delivered."""
+        sent = {name for each in self.objects for name in each.destinations}
+        if not self.destinations or sent != set(self.destinations):
+            raise ValueError(
+                f"objects for {sorted(sent)}, destinations {list(self.destinations)}: each needs the other"
+            )

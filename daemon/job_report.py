@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from daemon.job_queue import JobQueue
-from daemon.jobs import Base, Delivery, Job, JobEvent, SetAside, StageTime, StructureRow
+from daemon.jobs import Base, Delivery, Finding, Job, JobEvent, Result, SetAside, StageTime, StructureRow
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class JobReport:
     structures: Sequence[StructureRow]
     stage_times: Sequence[StageTime]
     set_asides: Sequence[SetAside]
+    results: Sequence[Result]
+    findings: Sequence[Finding]
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values under the names of the tables; times in ISO 8601, UTC."""
@@ -28,6 +30,8 @@ class JobReport:
             "structures": self.structures,
             "stage_times": self.stage_times,
             "set_asides": self.set_asides,
+            "results": self.results,
+            "findings": self.findings,
         }
         return {**plain(self.job), **{name: [plain(row) for row in table] for name, table in rows.items()}}
 
@@ -41,6 +45,8 @@ def read_report(queue: JobQueue, job_id: int) -> JobReport:
         queue.structures(job_id),
         queue.stage_times(job_id),
         queue.set_asides(job_id),
+        queue.results(job_id),
+        queue.findings(job_id),
     )
 
 

@@ -11,9 +11,10 @@ import structlog
 from daemon.config import Config, Route
 from daemon.errors import OutputRejected, StaleJob
 from daemon.failure_words import call_path, describe, is_cuda_fault, without_patient
-from daemon.job_queue import JobQueue, SegmentedResult, StructureResult
+from daemon.job_queue import JobQueue, SegmentedResult, StoredObject, StructureResult
 from daemon.jobs import Job, JobState
 from daemon.lease import kept
+from daemon.result_objects import WantedObject, wanted_objects
 from daemon.retry import next_run
 from daemon.segmentation import ContouredSeries, SegmentsVolumes, contour_series
 from daemon.spool import Spool
@@ -130,7 +131,7 @@ class JobRunner:
         try:
             with kept(renew, RENEW_SECONDS) as lost:
                 route = self._route(job)
-                done, digest = self._contour(job, route, lost)
+                done = self._contour(job, route, lost)
         except _BrokenOff:
             self._give_back(job)
         except SeriesUnsuitable as refusal:
@@ -145,7 +146,7 @@ class JobRunner:
         except Exception as error:  # noqa: BLE001 -- here a job ends, and the next one must go on
             self._requeue(job, error)
         else:
-            self._queue.segmented(job.id, self._owner, _result(done, digest, route))
+            self._queue.segmented(job.id, self._owner, _result(done, route))
             found = sum(summary.found for summary in done.summaries)
             seconds = round(sum(done.stage_seconds.values()), 1)
             log.info("job_segmented", structures=found, seconds=seconds, model=done.model.version)
@@ -161,14 +162,11 @@ class JobRunner:
             )
         return route
 
-    def _contour(self, job: Job, route: Route, lost: Event) -> tuple[ContouredSeries, str]:
-        """Return the series contoured and on disk, and its file's SHA-256."""
-        digests = []
+    def _contour(self, job: Job, route: Route, lost: Event) -> ContouredSeries:
+        """Return the series contoured and on disk."""
 
-        def write(content: bytes) -> Path:
-            path, digest = self._spool.store_result(job.id, content)
-            digests.append(digest)
-            return path
+        def store(file_name: str, content: bytes) -> Path:
+            return self._spool.store_result(job.id, content, file_name)[0]
 
         def progress(stage: str, share: float) -> None:
             self._stage, self._share = stage, share
@@ -179,15 +177,19 @@ class JobRunner:
                 raise _BrokenOff
 
         images = self._queue.images(job.id)
-        done = contour_series(
+        return contour_series(
             [self._spool.instance_path(image.job_id, image.sop_instance_uid) for image in images],
             self._segmenter,
             self._identity(job),
             route.structures or tuple(structure.name for structure in STRUCTURES),
-            write,
+            self._wanted(route),
+            store,
             progress,
         )
-        return done, digests[-1]
+
+    def _wanted(self, route: Route) -> list[WantedObject]:
+        config = self._settings()
+        return wanted_objects({name: config.destination(name) for name in route.destinations})
 
     def _identity(self, job: Job) -> ResultIdentity:
         """Return UIDs and time that every run of the job has in common, so that all make the same object."""
@@ -213,13 +215,23 @@ class JobRunner:
         log.warning("job_given_back", stage=self._stage)
 
 
-def _result(done: ContouredSeries, digest: str, route: Route) -> SegmentedResult:
+def _result(done: ContouredSeries, route: Route) -> SegmentedResult:
     return SegmentedResult(
-        sha256=digest,
         model_name=done.model.name,
         model_version=done.model.version,
         model_digest=done.model.digest,
         destinations=route.destinations,
+        objects=[
+            StoredObject(
+                file.wanted.kind,
+                file.wanted.profile,
+                file.sop_instance_uid,
+                file.sha256,
+                file.path.name,
+                file.wanted.destinations,
+            )
+            for file in done.files
+        ],
         structures=[
             StructureResult(each.name, each.volume_cm3, each.contours, each.slices, found=each.found)
             for each in done.summaries

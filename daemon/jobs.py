@@ -38,9 +38,9 @@ class JobState(StrEnum):
     DELIVERED = "delivered"
     """Every destination has stored the structure set."""
     HELD = "held"
-    """Waits for an operator to release or reject it."""
+    """The results are on disk, but something about them is doubtful: an operator releases or rejects them."""
     REJECTED = "rejected"
-    """The series is unsuitable; the reason says what was found and what is needed."""
+    """The series is unsuitable, or an operator refused its results; the reason says why."""
     FAILED = "failed"
     """Attempts used up, output check failed, or a destination not reached in time."""
     CANCELLED = "cancelled"
@@ -65,10 +65,11 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.HELD: frozenset({JobState.SEGMENTED, JobState.REJECTED, JobState.CANCELLED}),
     JobState.SEGMENTED: frozenset({JobState.DELIVERED, JobState.FAILED, JobState.CANCELLED}),
     JobState.DELIVERED: frozenset({JobState.PURGED}),
-    JobState.REJECTED: frozenset({JobState.QUEUED, JobState.PURGED}),
-    # A retry starts where the work stopped: at the segmentation, or at the deliveries still missing.
+    # A retry starts where the work stopped: at the segmentation, at the operator who is to decide, or at the
+    # deliveries still missing.
+    JobState.REJECTED: frozenset({JobState.QUEUED, JobState.HELD, JobState.PURGED}),
     JobState.FAILED: frozenset({JobState.QUEUED, JobState.SEGMENTED, JobState.PURGED}),
-    JobState.CANCELLED: frozenset({JobState.QUEUED, JobState.SEGMENTED, JobState.PURGED}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED, JobState.HELD, JobState.SEGMENTED, JobState.PURGED}),
     JobState.PURGED: frozenset(),
 }
 """The states each state may move to; nothing else is possible."""
@@ -91,6 +92,8 @@ class QueueReason(StrEnum):
 
     ATTEMPTS_USED_UP = "attempts-used-up"
     DELIVERY_FAILED = "delivery-failed"
+    DOUBTFUL = "doubtful"
+    REFUSED_BY_OPERATOR = "refused-by-operator"
     NO_IMAGES = "no-images"
 
 
@@ -199,7 +202,6 @@ class Job(Base):
     reason: Mapped[str | None]
     result_sop_instance_uid: Mapped[Uid]
     result_series_instance_uid: Mapped[Uid]
-    result_sha256: Mapped[str | None] = mapped_column(String(64))
     model_name: Mapped[str | None]
     model_version: Mapped[str | None]
     model_digest: Mapped[str | None]
@@ -250,8 +252,39 @@ class JobEvent(Base):
     detail: Mapped[str]
 
 
+class Result(Base):
+    """One DICOM object made of a job: on disk and checked before its row exists."""
+
+    __tablename__ = "results"
+    __table_args__ = (UniqueConstraint("job_id", "file_name"), UniqueConstraint("sop_instance_uid"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[JobId]
+    kind: Mapped[str]
+    profile: Mapped[str]
+    """Of the destinations it was written for; empty for a kind that is the same for all."""
+    sop_instance_uid: Mapped[Uid]
+    sha256: Mapped[str] = mapped_column(String(64))
+    file_name: Mapped[str]
+
+
+class Finding(Base):
+    """Something doubtful about a job's image or contours."""
+
+    __tablename__ = "findings"
+    __table_args__ = (Index(None, "job_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[JobId]
+    code: Mapped[str]
+    severity: Mapped[str]
+    structure: Mapped[str | None]
+    """TG-263 name; none where it concerns the image."""
+    text: Mapped[str]
+
+
 class Delivery(Base):
-    """The structure set of one job on its way to one destination."""
+    """The results of one job on their way to one destination."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
@@ -275,6 +308,18 @@ class Delivery(Base):
     detail: Mapped[str | None]
     created_at: Mapped[datetime]
     """When the delivery was last asked for: its age counts from here, also after an operator's retry."""
+    sent_at: Mapped[datetime | None]
+
+
+class DeliveryItem(Base):
+    """One result that belongs to a delivery, and whether the destination has stored it."""
+
+    __tablename__ = "delivery_items"
+    __table_args__ = (UniqueConstraint("delivery_id", "result_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    delivery_id: Mapped[int] = mapped_column(ForeignKey("deliveries.id"))
+    result_id: Mapped[int] = mapped_column(ForeignKey("results.id"))
     sent_at: Mapped[datetime | None]
 
 

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from daemon.picture import draw
+from daemon.result_objects import STRUCTURE_SET
 from daemon.segmentation import STAGES, ContouredSeries, contour_series
 from daemon.structure_set import ResultIdentity
 from daemon.tables import console, safe
@@ -65,7 +66,7 @@ def segment(paths: Sequence[Path], bundle: Path | None, device: str, output: Pat
     """
     part = output.with_name(f".{output.name}.part")
 
-    def write(content: bytes) -> Path:
+    def store(_name: str, content: bytes) -> Path:
         part.write_bytes(content)
         return part
 
@@ -76,7 +77,7 @@ def segment(paths: Sequence[Path], bundle: Path | None, device: str, output: Pat
     segmenter = Segmenter(Bundle.load(bundle or DEFAULT_BUNDLE), device)
     try:
         with _progress_bars() as bars:
-            result = contour_series(paths, segmenter, identity, names, write, bars.show)
+            result = contour_series(paths, segmenter, identity, names, [STRUCTURE_SET], store, bars.show)
         part.replace(output)
     finally:
         part.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Files of one CT series to a checked structure set: the whole path without database, network or settings."""
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from daemon.result_objects import WantedObject
 from daemon.structure_set import ModelIdentity, ResultIdentity, build_structure_set, encode
 from daemon.structure_set_check import StructureSummary, check_structure_set
 from model.contours import trace
@@ -66,9 +68,19 @@ class SegmentsVolumes(Protocol):
         """Find what the weights know."""
 
 
+@dataclass(frozen=True)
+class StoredFile:
+    """One of the wanted objects, on disk and checked."""
+
+    wanted: WantedObject
+    sop_instance_uid: str
+    path: Path
+    sha256: str
+
+
 @dataclass(frozen=True, eq=False)
 class ContouredSeries:
-    """A structure set on disk that passed its check, and what is worth knowing about it.
+    """Objects on disk that passed their checks, and what is worth knowing about them.
 
     Parameters
     ----------
@@ -82,7 +94,7 @@ class ContouredSeries:
         Duration of each stage, in the order of `STAGES`.
     """
 
-    path: Path
+    files: tuple[StoredFile, ...]
     volume: CTVolume
     masks: Mapping[str, Mask]
     summaries: tuple[StructureSummary, ...]
@@ -96,7 +108,8 @@ def contour_series(
     segmenter: SegmentsVolumes,
     identity: ResultIdentity,
     structures: Sequence[str],
-    write: Callable[[bytes], Path],
+    wanted: Sequence[WantedObject],
+    store: Callable[[str, bytes], Path],
     progress: Progress | None = None,
 ) -> ContouredSeries:
     """Contour a series.
@@ -109,8 +122,10 @@ def contour_series(
         The series' files, in any order.
     structures
         TG-263 names; nothing else gets into the structure set.
-    write
-        Stores the Part 10 file and returns its path; the check reads it again from there.
+    wanted
+        What to make of it.
+    store
+        Stores a Part 10 file under a name and returns its path; the check reads it again from there.
 
     Raises
     ------
@@ -129,15 +144,21 @@ def contour_series(
     remarks = (*volume.remarks, *found.remarks, *_never_learned(structures, weights))
     enter("contours", 0.0)
     contours = {name: trace(mask) for name, mask in masks.items()}
-    enter("structure-set", 0.0)
-    content = encode(build_structure_set(volume, contours, identity, model, remarks))
-    enter("write", 0.0)
-    path = write(content)
-    enter("check", 0.0)
-    summaries = check_structure_set(path, volume, masks, identity)
+    files, summaries = [], []
+    for each in wanted:
+        own = each.identity(identity)
+        enter("structure-set", 0.0)
+        content = encode(build_structure_set(volume, contours, own, model, remarks))
+        enter("write", 0.0)
+        path = store(each.file_name, content)
+        enter("check", 0.0)
+        summaries = check_structure_set(path, volume, masks, own)
+        files.append(StoredFile(each, own.sop_instance_uid, path, hashlib.sha256(content).hexdigest()))
     masks_found = {name: mask for name, mask in masks.items() if not mask.is_empty}
     enter("check", 1.0)
-    return ContouredSeries(path, volume, masks_found, tuple(summaries), remarks, enter.seconds(), model)
+    return ContouredSeries(
+        tuple(files), volume, masks_found, tuple(summaries), remarks, enter.seconds(), model
+    )
 
 
 def _requested(found: Mapping[str, Mask], structures: Sequence[str], volume: CTVolume) -> dict[str, Mask]:
@@ -167,14 +188,24 @@ class _StageClock:
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
-        self._began: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
+        self._stage, self._since = "", time.monotonic()
 
     def __call__(self, stage: str, share: float) -> None:
-        self._began.setdefault(stage, time.monotonic())
+        self._count()
+        self._stage = stage
+        self._seconds.setdefault(stage, 0.0)
         if self._progress:
             self._progress(stage, share)
 
     def seconds(self) -> dict[str, float]:
-        """Duration of each stage until the next one began, the last one until now."""
-        ends = [*list(self._began.values())[1:], time.monotonic()]
-        return {stage: end - began for (stage, began), end in zip(self._began.items(), ends, strict=True)}
+        """Duration of each stage in the order in which they were first entered, the last one until now."""
+        self._count()
+        return dict(self._seconds)
+
+    def _count(self) -> None:
+        """Charge the time since the last report to the stage under way."""
+        now = time.monotonic()
+        if self._stage:
+            self._seconds[self._stage] += now - self._since
+        self._since = now

@@ -3,7 +3,7 @@
 ```
 <root>/jobs/00000017/images/<hash of the SOP Instance UID>.dcm    as received
                      set_aside/<hash of the bytes>.dcm            same UID, other bytes
-                     structure_set.dcm                            the result
+                     structure_set.dcm, segmentation.dcm, …       the results
 <root>/unclaimed/00000017                                         folders of a job that no row knows
 ```
 
@@ -23,6 +23,9 @@ from uuid import uuid4
 from daemon.errors import InstanceConflict, StorageFull
 
 Content = bytes | Iterable[bytes]
+
+STRUCTURE_SET = "structure_set.dcm"
+"""What every job makes; the names of all results stand in `daemon.result_objects`."""
 
 
 class Spool:
@@ -120,19 +123,19 @@ class Spool:
                 part.unlink(missing_ok=True)
         return path.name
 
-    def result_path(self, job_id: int) -> Path:
-        """Place of a job's structure set."""
-        return self._job(job_id) / "structure_set.dcm"
+    def result_path(self, job_id: int, file_name: str = STRUCTURE_SET) -> Path:
+        """Place of one of a job's results."""
+        return self._job(job_id) / file_name
 
-    def store_result(self, job_id: int, content: Content) -> tuple[Path, str]:
-        """Write a structure set durably, in place of an earlier one; returns its path and SHA-256.
+    def store_result(self, job_id: int, content: Content, file_name: str = STRUCTURE_SET) -> tuple[Path, str]:
+        """Write a result durably, in place of an earlier one; returns its path and SHA-256.
 
         Raises
         ------
         StorageFull
-            No room, or a fault of the file system; an earlier structure set is untouched.
+            No room, or a fault of the file system; an earlier result is untouched.
         """
-        path = self.result_path(job_id)
+        path = self.result_path(job_id, file_name)
         with _told_as_storage_full(path):
             self._folder(job_id)
             part = _part_of(path)

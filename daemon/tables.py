@@ -29,6 +29,29 @@ _COLOURS = {
 _WIDTH_IN_A_FILE = 200
 
 
+_SEVERITY_COLOURS = {"hold": "bold red", "warning": "yellow", "note": "dim"}
+
+
+class FindingFigures(Protocol):
+    """What a table of findings shows."""
+
+    @property
+    def code(self) -> str:
+        """For counting."""
+
+    @property
+    def severity(self) -> str:
+        """note, warning or hold."""
+
+    @property
+    def structure(self) -> str | None:
+        """TG-263 name; None where it concerns the image."""
+
+    @property
+    def text(self) -> str:
+        """What was found and what was expected."""
+
+
 class StructureFigures(Protocol):
     """What a table of structures shows; both the job table's rows and a fresh result have it."""
 
@@ -87,8 +110,12 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
 def job_page(report: JobReport) -> RenderableType:
     """Return everything about one job: its particulars, history, deliveries, structures and stage times."""
     parts: list[RenderableType] = [_particulars(report.job), _history(report)]
+    if report.findings:
+        parts.append(findings_table(report.findings))
     if report.deliveries:
         parts.append(_deliveries(report))
+    if report.results:
+        parts.append(_results(report))
     if report.structures:
         parts.append(structures_table(report.structures))
     if report.stage_times:
@@ -109,6 +136,17 @@ def structures_table(structures: Iterable[StructureFigures]) -> Table:
             table.add_row(each.name, f"{each.volume_cm3:.1f}", str(each.contours), str(each.slices))
         else:
             table.add_row(Text(each.name, style="dim"), Text("not found", style="dim"), "", "")
+    return table
+
+
+def findings_table(findings: Iterable[FindingFigures]) -> Table:
+    """What is doubtful about the image and the structures, and how much it matters."""
+    table = _table("Severity", "About", "Finding", "Code", title="Findings")
+    for each in findings:
+        colour = _SEVERITY_COLOURS.get(each.severity, "")
+        table.add_row(
+            Text(each.severity, style=colour), safe(each.structure or "the image"), safe(each.text), each.code
+        )
     return table
 
 
@@ -197,6 +235,13 @@ def _deliveries(report: JobReport) -> Table:
             _local(each.sent_at or (each.not_before if each.state is DeliveryState.PENDING else None)),
             safe(": ".join(part for part in (each.failure_kind, each.detail) if part)),
         )
+    return table
+
+
+def _results(report: JobReport) -> Table:
+    table = _table("Object", "Profile", "SOP Instance UID", "File", title="Results")
+    for each in report.results:
+        table.add_row(each.kind, each.profile, each.sop_instance_uid, each.file_name)
     return table
 
 

@@ -5,8 +5,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from daemon.job_queue import IncomingInstance, JobQueue, SegmentedResult, StructureResult, open_queue
+from daemon.job_queue import (
+    FindingResult,
+    IncomingInstance,
+    JobQueue,
+    SegmentedResult,
+    StoredObject,
+    StructureResult,
+    open_queue,
+    uuid_uid,
+)
 
+DOUBT = "Eye_L: 31 cm³, expected 6 to 11"
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
 
@@ -76,12 +86,15 @@ def claimed(queue: JobQueue, series: str = "1.2.3", **header: Any) -> int:
 
 
 def result(*destinations: str) -> SegmentedResult:
+    destinations = destinations or ("TPS",)
     return SegmentedResult(
-        sha256="5" * 64,
+        objects=[
+            StoredObject("rtstruct", "generic", uuid_uid(), "5" * 64, "structure_set.dcm", destinations)
+        ],
         model_name="unet",
         model_version="1.0",
         model_digest="d" * 64,
-        destinations=destinations or ("TPS",),
+        destinations=destinations,
         structures=(
             StructureResult("Brain", 1301.5, 60, 60),
             StructureResult("Cochlea_L", 0.0, 0, 0, found=False),
@@ -93,6 +106,14 @@ def result(*destinations: str) -> SegmentedResult:
 def segmented(queue: JobQueue, *destinations: str, series: str = "1.2.3", **header: Any) -> int:
     job = claimed(queue, series, **header)
     queue.segmented(job, "worker-1", result(*destinations))
+    return job
+
+
+def held(queue: JobQueue, series: str = "1.2.3", **header: Any) -> int:
+    job = claimed(queue, series, **header)
+    finding = FindingResult("volume", "hold", "Eye_L", DOUBT)
+    values = vars(result()) | {"held": DOUBT, "findings": [finding]}
+    queue.segmented(job, "worker-1", SegmentedResult(**values))
     return job
 
 

@@ -46,7 +46,7 @@ def dataset_bytes(path: Path) -> bytes:
 
 def test_success_delivers_the_very_bytes_of_the_file_at_every_repeat(structure_set):
     with ReceivingPeer() as peer:
-        outcomes = [send(structure_set, destination(peer.port), "OARLOCK") for _ in range(2)]
+        outcomes = [send([structure_set], destination(peer.port), "OARLOCK") for _ in range(2)]
 
     assert [(o.kind, o.status, o.detail) for o in outcomes] == [(OutcomeKind.SENT, 0x0000, "")] * 2
     for received in peer.received:
@@ -58,7 +58,7 @@ def test_success_delivers_the_very_bytes_of_the_file_at_every_repeat(structure_s
 
 def test_peer_that_takes_only_explicit_vr_gets_the_same_values(structure_set):
     with ReceivingPeer(transfer_syntaxes=[ExplicitVRLittleEndian]) as peer:
-        outcome = send(structure_set, destination(peer.port), "OARLOCK")
+        outcome = send([structure_set], destination(peer.port), "OARLOCK")
 
     assert outcome.sent
     received = dcmread(BytesIO(peer.received[0].file_bytes))
@@ -85,7 +85,7 @@ def test_contour_too_long_for_explicit_vr_is_not_sent_as_something_else(structur
     dataset.save_as(path)
 
     with ReceivingPeer(transfer_syntaxes=[ExplicitVRLittleEndian]) as peer:
-        outcome = send(path, destination(peer.port), "OARLOCK")
+        outcome = send([path], destination(peer.port), "OARLOCK")
 
     assert OutcomeKind.CONTEXT is outcome.kind
     assert "Implicit VR Little Endian" in outcome.detail
@@ -95,7 +95,7 @@ def test_contour_too_long_for_explicit_vr_is_not_sent_as_something_else(structur
 @pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007, 0xB123, 0x0107, 0x0116, 0x0111, 0x0001])
 def test_warning_and_duplicate_count_as_delivered_and_say_so(structure_set, status):
     with ReceivingPeer(statuses=[status], comment="look here") as peer:
-        outcome = send(structure_set, destination(peer.port), "OARLOCK")
+        outcome = send([structure_set], destination(peer.port), "OARLOCK")
 
     assert (OutcomeKind.SENT, status) == (outcome.kind, outcome.status)
     assert f"warning 0x{status:04X}" in outcome.detail
@@ -116,7 +116,7 @@ def test_warning_and_duplicate_count_as_delivered_and_say_so(structure_set, stat
 )
 def test_failure_status_is_told_with_what_to_do(structure_set, status, words):
     with ReceivingPeer(statuses=[status], comment="disk 3 is full") as peer:
-        outcome = send(structure_set, destination(peer.port), "OARLOCK")
+        outcome = send([structure_set], destination(peer.port), "OARLOCK")
 
     assert (OutcomeKind.STATUS, status) == (outcome.kind, outcome.status)
     assert words in outcome.detail
@@ -124,7 +124,7 @@ def test_failure_status_is_told_with_what_to_do(structure_set, status, words):
 
 
 def test_refused_port_is_a_connection_failure(structure_set):
-    outcome = send(structure_set, destination(free_port()), "OARLOCK", SHORT)
+    outcome = send([structure_set], destination(free_port()), "OARLOCK", SHORT)
 
     assert OutcomeKind.CONNECTION is outcome.kind
     assert "refused or unreachable" in outcome.detail
@@ -132,7 +132,7 @@ def test_refused_port_is_a_connection_failure(structure_set):
 
 
 def test_unknown_host_name_is_a_connection_failure(structure_set):
-    outcome = send(structure_set, destination(104, host="no-such-host.invalid"), "OARLOCK", SHORT)
+    outcome = send([structure_set], destination(104, host="no-such-host.invalid"), "OARLOCK", SHORT)
 
     assert OutcomeKind.CONNECTION is outcome.kind
 
@@ -146,7 +146,7 @@ def test_dead_host_costs_the_connection_timeout(structure_set):
         for filler in fillers:
             filler.settimeout(0)
             filler.connect_ex(dead.getsockname())
-        outcome = send(structure_set, destination(dead.getsockname()[1]), "OARLOCK", SHORT)
+        outcome = send([structure_set], destination(dead.getsockname()[1]), "OARLOCK", SHORT)
         for filler in fillers:
             filler.close()
 
@@ -166,7 +166,7 @@ def test_dead_host_costs_the_connection_timeout(structure_set):
 )
 def test_rejected_association_is_told_with_its_reason(structure_set, reject, words):
     with ReceivingPeer(reject=reject) as peer:
-        outcome = send(structure_set, destination(peer.port), "OARLOCK")
+        outcome = send([structure_set], destination(peer.port), "OARLOCK")
 
     assert OutcomeKind.ASSOCIATION is outcome.kind
     assert words in outcome.detail
@@ -174,7 +174,7 @@ def test_rejected_association_is_told_with_its_reason(structure_set, reject, wor
 
 def test_port_without_dicom_is_an_association_failure(structure_set):
     with silent_port() as port:
-        outcome = send(structure_set, destination(port), "OARLOCK", SHORT)
+        outcome = send([structure_set], destination(port), "OARLOCK", SHORT)
 
     assert OutcomeKind.ASSOCIATION is outcome.kind
     assert "did not answer it within 1 s" in outcome.detail
@@ -182,7 +182,7 @@ def test_port_without_dicom_is_an_association_failure(structure_set):
 
 def test_refused_sop_class_is_a_context_failure(structure_set):
     with ReceivingPeer(sop_classes=[CTImageStorage]) as peer:
-        outcome = send(structure_set, destination(peer.port), "OARLOCK")
+        outcome = send([structure_set], destination(peer.port), "OARLOCK")
 
     assert OutcomeKind.CONTEXT is outcome.kind
     assert "allow OARLOCK to store it there" in outcome.detail
@@ -190,7 +190,7 @@ def test_refused_sop_class_is_a_context_failure(structure_set):
 
 def test_abort_before_the_status_leaves_it_unknown(structure_set):
     with ReceivingPeer(abort_at=1) as peer:
-        outcome = send(structure_set, destination(peer.port), "OARLOCK")
+        outcome = send([structure_set], destination(peer.port), "OARLOCK")
 
     assert (outcome.kind, outcome.status) == (OutcomeKind.UNKNOWN, None)
     assert "broke off" in outcome.detail
@@ -198,7 +198,7 @@ def test_abort_before_the_status_leaves_it_unknown(structure_set):
 
 def test_peer_that_never_answers_is_given_up_as_unknown(structure_set):
     with ReceivingPeer(mute=True) as peer:
-        outcome = send(structure_set, destination(peer.port), "OARLOCK", SHORT)
+        outcome = send([structure_set], destination(peer.port), "OARLOCK", SHORT)
 
     assert OutcomeKind.UNKNOWN is outcome.kind
     assert "gave no status within 1 s" in outcome.detail
@@ -213,7 +213,7 @@ def test_peer_that_stops_reading_in_the_middle_does_not_hold_the_sender(structur
     threads = threading.active_count()
 
     with _accepts_and_stops_reading() as port:
-        outcome = send(path, destination(port), "OARLOCK", SHORT)
+        outcome = send([path], destination(port), "OARLOCK", SHORT)
 
     assert OutcomeKind.UNKNOWN is outcome.kind
     assert threads == threading.active_count()
@@ -221,12 +221,12 @@ def test_peer_that_stops_reading_in_the_middle_does_not_hold_the_sender(structur
 
 def test_missing_file_is_not_blamed_on_the_destination(tmp_path):
     with pytest.raises(FileNotFoundError):
-        send(tmp_path / "gone.dcm", destination(1), "OARLOCK", SHORT)
+        send([tmp_path / "gone.dcm"], destination(1), "OARLOCK", SHORT)
 
 
 def test_dcmtk_stores_the_bytes_of_the_file(structure_set, tmp_path):
     with storescp(tmp_path / "in") as peer:
-        outcome = send(structure_set, destination(peer.port, peer.ae_title), "OARLOCK")
+        outcome = send([structure_set], destination(peer.port, peer.ae_title), "OARLOCK")
 
         assert outcome.sent
         (stored,) = peer.files()
@@ -235,7 +235,7 @@ def test_dcmtk_stores_the_bytes_of_the_file(structure_set, tmp_path):
 
 def test_orthanc_stores_it_and_takes_the_same_object_again(structure_set, tmp_path):
     with orthanc(tmp_path / "orthanc") as peer:
-        outcomes = [send(structure_set, destination(peer.port, peer.ae_title), "OARLOCK") for _ in range(2)]
+        outcomes = [send([structure_set], destination(peer.port, peer.ae_title), "OARLOCK") for _ in range(2)]
 
         assert [outcome.sent for outcome in outcomes] == [True, True]
         (stored,) = peer.instances()

@@ -284,12 +284,8 @@ def test_a_structure_set_brings_its_organs_times_remarks_and_deliveries(queue):
 
     queue.segmented(job, "worker-1", SegmentedResult(**vars(outcome) | {"remarks": ("tilt 14.0°",)}))
 
-    found = queue.job(job)
-    assert (
-        found.state,
-        found.result_sha256,
-        found.model_version,
-    ) == (JobState.SEGMENTED, "5" * 64, "1.0")
+    assert (queue.job(job).state, queue.job(job).model_version) == (JobState.SEGMENTED, "1.0")
+    assert [(each.kind, each.sha256) for each in queue.results(job)] == [("rtstruct", "5" * 64)]
     assert [(o.name, o.found) for o in queue.structures(job)] == [("Brain", True), ("Cochlea_L", False)]
     assert [(t.stage, t.seconds) for t in queue.stage_times(job)] == [("read", 2.5), ("predict", 30.0)]
     assert [delivery.destination for delivery in queue.deliveries(job)] == ["TPS", "PACS"]
@@ -302,4 +298,4 @@ def test_a_structure_set_brings_its_organs_times_remarks_and_deliveries(queue):
 
 def test_a_structure_set_without_destination_is_a_mistake_of_the_caller():
     with pytest.raises(ValueError, match="destination"):
-        SegmentedResult(sha256="", model_name="", model_version="", model_digest="", destinations=())
+        SegmentedResult(model_name="", model_version="", model_digest="", destinations=(), objects=())

@@ -17,9 +17,9 @@ ALLOWED = {
     "segmented": "delivered failed cancelled",
     "held": "segmented rejected cancelled",
     "delivered": "purged",
-    "rejected": "queued purged",
+    "rejected": "queued held purged",
     "failed": "queued segmented purged",
-    "cancelled": "queued segmented purged",
+    "cancelled": "queued held segmented purged",
     "purged": "",
 }
 

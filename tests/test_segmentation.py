@@ -7,6 +7,7 @@ import pytest
 from pydicom import dcmread
 
 from daemon.errors import OutputRejected
+from daemon.result_objects import STRUCTURE_SET
 from daemon.segmentation import STAGES, contour_series
 from daemon.structure_set import ResultIdentity
 from model.errors import ReasonCode, SeriesUnsuitable
@@ -22,19 +23,21 @@ def series(tmp_path_factory):
     return write_series(tmp_path_factory.mktemp("ct"))
 
 
-def contour(paths, folder, segmenter=None, structures=WANTED, progress=None, write=None):
-    def store(content):
-        path = folder / "structure_set.dcm"
+def contour(paths, folder, segmenter=None, structures=WANTED, progress=None, store=None):
+    def write(name, content):
+        path = folder / name
         path.write_bytes(content)
         return path
 
-    return contour_series(paths, segmenter or StubSegmenter(), IDENTITY, structures, write or store, progress)
+    return contour_series(
+        paths, segmenter or StubSegmenter(), IDENTITY, structures, [STRUCTURE_SET], store or write, progress
+    )
 
 
 def test_structure_set_on_disk_holds_what_was_asked_for_and_found(series, tmp_path):
     done = contour(series, tmp_path)
 
-    dataset = dcmread(done.path)
+    dataset = dcmread(done.files[0].path)
     assert {"Brain", "Eye_L", "Eye_R"} == {roi.ROIName for roi in dataset.StructureSetROISequence}
     assert (IDENTITY.sop_instance_uid, IDENTITY.series_instance_uid) == (
         dataset.SOPInstanceUID,
@@ -56,8 +59,8 @@ def test_remarks_tell_of_the_series_the_segmenter_and_what_the_bundle_does_not_k
 
 
 def test_repeat_gives_the_same_bytes_whatever_the_order_of_the_files(series, tmp_path):
-    first = contour(series, tmp_path).path.read_bytes()
-    again = contour(list(reversed(series)), tmp_path).path.read_bytes()
+    first = contour(series, tmp_path).files[0].path.read_bytes()
+    again = contour(list(reversed(series)), tmp_path).files[0].path.read_bytes()
 
     assert first == again
 
@@ -101,10 +104,10 @@ def test_series_without_the_asked_organs_tells_what_else_was_found(series, tmp_p
 
 
 def test_structure_set_altered_on_its_way_to_disk_is_not_accepted(series, tmp_path):
-    def store(content):
-        path = tmp_path / "bad.dcm"
+    def store(name, content):
+        path = tmp_path / name
         path.write_bytes(content + b"\0\0")
         return path
 
     with pytest.raises(OutputRejected):
-        contour(series, tmp_path, write=store)
+        contour(series, tmp_path, store=store)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon.job_queue import open_queue
-from tests.job_rows import Clock, claimed, fail_next, image, queued, received, result, send_next, url_in
+from tests.job_rows import Clock, claimed, fail_next, held, image, queued, received, result, send_next, url_in
 
 ROOT = Path(__file__).parent.parent
 QUERIES = [
@@ -58,13 +58,15 @@ def database(tmp_path_factory):
     delivery, _job = queue.claim_delivery("worker-1", 60)
     next_try = clock.now + timedelta(minutes=5)
     queue.delivery_again(delivery.id, next_try, "status", 0xA700, "status 0xA700, out of resources")
-    # 5: waits for another try, 6: is being segmented, 7: waits for its turn, 8: is arriving
+    # 5: waits for another try, 6: is being segmented,
+    # 7: waits for an operator, 8: waits for its turn, 9: is arriving
     job = claimed(queue, "1.5", patient_id="4715")
     queue.requeue(job, "worker-1", next_try, "out of GPU memory")
     job = claimed(queue, "1.6", patient_id="4716")
     queue.renew(job, "worker-1", 60, "predict", 0.4)
-    queued(queue, "1.7", patient_id="4717")
-    received(queue, "1.8", patient_id="4718")
+    held(queue, "1.7", patient_id="4717")
+    queued(queue, "1.8", patient_id="4718")
+    received(queue, "1.9", patient_id="4719")
     queue.close()
     with sqlite3.connect(f"file:{folder}/oarlock.db?mode=ro", uri=True) as connection:
         connection.row_factory = sqlite3.Row
@@ -80,7 +82,7 @@ def test_every_documented_query_answers(database, query):
 def test_the_documentation_asks_every_view():
     asked = " ".join(str(query.values[0]) for query in QUERIES)
 
-    assert {"v_jobs", "v_waiting", "v_failed", "v_deliveries", "v_turnaround"} <= set(
+    assert {"v_jobs", "v_waiting", "v_failed", "v_deliveries", "v_findings", "v_turnaround"} <= set(
         re.findall(r"v_\w+", asked)
     )
 
@@ -119,8 +121,9 @@ def test_everything_unfinished_tells_what_it_waits_for(database):
         (4, "TPS: status 0xA700, out of resources"),
         (5, "another try: out of GPU memory"),
         (6, "predict 40 %"),
-        (7, "a worker"),
-        (8, "more images, or a quiet period"),
+        (7, "an operator: Eye_L: 31 cm³, expected 6 to 11"),
+        (8, "a worker"),
+        (9, "more images, or a quiet period"),
     ]
     assert all(-600 < row["waiting_seconds"] < 600 for row in rows)
 
@@ -136,6 +139,7 @@ def test_deliveries_tell_their_last_status_and_next_try(database):
         (3, "PACS", "sent", "0x0000", 0),
         (3, "TPS", "failed", None, 0),
         (4, "TPS", "pending", "0xA700", 1),
+        (7, "TPS", "pending", None, 0),
     ]
 
 

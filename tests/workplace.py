@@ -70,6 +70,7 @@ class Workplace:
     retry_for_hours: float = 48
     structures: Sequence[str] = STRUCTURES
     routed: Sequence[str] | None = None
+    objects: Sequence[str] = ("rtstruct",)
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
@@ -83,7 +84,13 @@ class Workplace:
             self.root,
             delivery={"retry_for_hours": self.retry_for_hours},
             destinations=[
-                {"name": name, "ae_title": "RECEIVER", "host": "127.0.0.1", "port": port}
+                {
+                    "name": name,
+                    "ae_title": "RECEIVER",
+                    "host": "127.0.0.1",
+                    "port": port,
+                    "objects": list(self.objects),
+                }
                 for name, port in self.ports.items()
             ],
             routes=[{"destinations": list(self.routed or self.ports), "structures": list(self.structures)}],

@@ -1,0 +1,86 @@
+"""What an operator decides about a job: start it again, stop it, let held results go or refuse them."""
+
+from datetime import datetime
+
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from daemon import job_queue_deliveries as delivering
+from daemon.job_queue_state import get, move, refusal
+from daemon.jobs import TRANSITIONS, Job, JobEvent, JobState, QueueReason, Result
+
+
+def retry(session: Session, now: datetime, job_id: int) -> JobState:
+    """Start a job again where its work stopped; what no operator has released is held again."""
+    job = get(session, job_id)
+    if job.state not in {JobState.FAILED, JobState.REJECTED, JobState.CANCELLED}:
+        raise refusal(job, "retried")
+    unsent = delivering.ask_again(session, now, job_id) if _has_results(session, job_id) else []
+    doubt = _unresolved_doubt(session, job_id) if unsent else None
+    if doubt:
+        target, code, detail = JobState.HELD, QueueReason.DOUBTFUL, doubt
+    else:
+        target, code = JobState.SEGMENTED if unsent else JobState.QUEUED, None
+        detail = f"retried by an operator: {', '.join(unsent) or 'segmentation'}"
+    _move(session, now, job, target, detail, code, attempts=0)
+    return target
+
+
+def cancel(session: Session, now: datetime, job_id: int, detail: str) -> None:
+    """Stop an unfinished job and what it still had to send."""
+    job = get(session, job_id)
+    if JobState.CANCELLED not in TRANSITIONS[job.state]:
+        raise refusal(job, "cancelled")
+    _move(session, now, job, JobState.CANCELLED, detail)
+    delivering.cancel(session, job_id)
+
+
+def release(session: Session, now: datetime, job_id: int, detail: str) -> None:
+    """Let a held job's results go to their destinations."""
+    _move(session, now, _held(session, job_id, "released"), JobState.SEGMENTED, detail)
+    delivering.start_ageing(session, now, job_id)
+
+
+def refuse(session: Session, now: datetime, job_id: int, detail: str) -> None:
+    """Refuse a held job's results: nothing of it is sent."""
+    job, code = _held(session, job_id, "rejected"), QueueReason.REFUSED_BY_OPERATOR
+    _move(session, now, job, JobState.REJECTED, detail, code)
+    delivering.cancel(session, job_id)
+
+
+def _held(session: Session, job_id: int, wish: str) -> Job:
+    job = get(session, job_id)
+    if job.state is not JobState.HELD:
+        raise refusal(job, wish)
+    return job
+
+
+def _move(
+    session: Session,
+    now: datetime,
+    job: Job,
+    target: JobState,
+    detail: str,
+    code: QueueReason | None = None,
+    **values: object,
+) -> None:
+    move(session, now, Job.id == job.id, job.state, target, detail=detail, reason_code=code, **values)
+
+
+def _has_results(session: Session, job_id: int) -> bool:
+    return session.scalar(select(exists().where(Result.job_id == job_id))) is True
+
+
+def _unresolved_doubt(session: Session, job_id: int) -> str | None:
+    """Why the job was held, where nobody has released it since; None where it may be sent."""
+    last = session.scalar(
+        select(JobEvent)
+        .where(
+            JobEvent.job_id == job_id,
+            (JobEvent.to_state == JobState.HELD) | (JobEvent.to_state == JobState.SEGMENTED),
+            JobEvent.from_state != JobEvent.to_state,
+        )
+        .order_by(JobEvent.id.desc())
+        .limit(1)
+    )
+    return last.detail if last is not None and last.to_state is JobState.HELD else None
