@@ -12,6 +12,7 @@ from training.config import ORGANS, AugmentConfig, ConfigurationError, load_conf
 from training.dataset import Case, Frame, bits, read_packs, write_packs
 from training.losses import segmentation_loss
 from training.metrics import dice
+from training.stop import Stop
 from training.train import export, run
 
 CPU = torch.device("cpu")
@@ -193,9 +194,9 @@ def test_a_resumed_run_follows_the_curve_of_an_uninterrupted_one(tmp_path: Path)
     config = load_config(a_config(tmp_path, steps=6))
     quiet = Console(quiet=True)
 
-    assert run(config, tmp_path / "whole", CPU, float("inf"), quiet)
-    assert not run(config, tmp_path / "parts", CPU, 1e-9, quiet)
-    while not run(config, tmp_path / "parts", CPU, 0.05, quiet):
+    assert run(config, tmp_path / "whole", CPU, Stop(), quiet)
+    assert not run(config, tmp_path / "parts", CPU, Stop(1e-9), quiet)
+    while not run(config, tmp_path / "parts", CPU, Stop(0.05), quiet):
         pass
 
     whole, parts = (
@@ -211,7 +212,7 @@ def test_a_finished_run_becomes_a_bundle_that_loads(tmp_path: Path) -> None:
     from model.bundle import Bundle
 
     config = load_config(a_config(tmp_path, steps=2))
-    run(config, tmp_path / "out", CPU, float("inf"), Console(quiet=True))
+    run(config, tmp_path / "out", CPU, Stop(), Console(quiet=True))
 
     bundle = Bundle.load(export(config, tmp_path / "out"))
 
@@ -246,4 +247,4 @@ def test_a_group_without_a_weight_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("test = 1.0", "other = 1.0"))
 
     with pytest.raises(ConfigurationError, match="no weight for test"):
-        run(load_config(path), tmp_path / "out", CPU, float("inf"), Console(quiet=True))
+        run(load_config(path), tmp_path / "out", CPU, Stop(), Console(quiet=True))

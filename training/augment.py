@@ -18,8 +18,7 @@ from model.preprocess import lateral_mm
 from model.structures import structure
 from training.config import ORGANS, AugmentConfig
 from training.dataset import Case, Frame
-
-AIR_HU = -1000.0
+from training.degrade import AIR_HU, degrade
 
 #: Channel that takes each organ's place when left and right change sides.
 MIRRORED = [ORGANS.index(structure(name).mirror) for name in ORGANS]
@@ -211,53 +210,9 @@ def random_sample(
     image, lateral = degrade(sample.image[:, :1], spacing_mm, config, rng), sample.image[:, 1:]
     organs, weights = sample.organs, sample.weights
     if mirrored:
-        lateral, organs, weights = -lateral, organs[:, MIRRORED], weights[:, MIRRORED]
+        lateral = -lateral
+    if mirrored and config.mirror_swap:
+        organs, weights = organs[:, MIRRORED], weights[:, MIRRORED]
     # The middle of a body whose arms or couch are missing is not the middle of another.
     lateral = lateral + rng.normal(0, config.middle_sigma_mm)
     return Sample(torch.cat([image, lateral], dim=1), organs, weights)
-
-
-def degrade(
-    image: Tensor, spacing_mm: tuple[float, float, float], config: AugmentConfig, rng: np.random.Generator
-) -> Tensor:
-    """The image (1, 1, D, H, W) as another scanner might have made it; air stays air."""
-    contrast = 1 + rng.uniform(-config.contrast, config.contrast)
-    image = image * contrast + rng.uniform(-config.shift_hu, config.shift_hu)
-    if rng.random() < config.thick_slices:
-        image = F.avg_pool3d(F.pad(image, (0, 0, 0, 0, 1, 1), mode="replicate"), (3, 1, 1), 1)
-    if rng.random() < 0.3:
-        image = _blur(image, rng.uniform(0, config.blur_mm) / spacing_mm[1])
-    if rng.random() < 0.5:
-        image = image + _noise(image, rng.uniform(0, config.noise_hu), rng)
-    if rng.random() < config.field_of_view:
-        image = _cut(image, rng)
-    return image.clamp_min(AIR_HU)
-
-
-def _blur(image: Tensor, sigma: float) -> Tensor:
-    radius = max(1, math.ceil(2 * sigma))
-    offsets = torch.arange(-radius, radius + 1, device=image.device)
-    kernel = torch.exp(-0.5 * (offsets / max(sigma, 0.1)) ** 2)
-    kernel = kernel / kernel.sum()
-    for axis, padding in ((3, (0, 0, radius, radius)), (4, (radius, radius))):
-        shape = [1, 1, 1, 1, 1]
-        shape[axis] = len(kernel)
-        padded = F.pad(image, (*padding, *(0,) * (6 - len(padding))), mode="replicate")
-        image = F.conv3d(padded, kernel.view(shape))
-    return image
-
-
-def _noise(image: Tensor, sigma_hu: float, rng: np.random.Generator) -> Tensor:
-    """Normal noise, smooth over about two voxels in the plane as reconstructed CT is."""
-    generator = torch.Generator(image.device).manual_seed(int(rng.integers(2**62)))
-    white = torch.randn(image.shape, generator=generator, device=image.device)
-    return F.avg_pool3d(white, (1, 3, 3), 1, (0, 1, 1)) * (3 * sigma_hu)
-
-
-def _cut(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """A field of view that ends within the patient."""
-    _, _, _, H, W = image.shape
-    rows = torch.linspace(-1, 1, H, device=image.device)[:, None] - rng.uniform(-0.5, 0.5)
-    columns = torch.linspace(-1, 1, W, device=image.device)[None] - rng.uniform(-0.5, 0.5)
-    inside = rows**2 + columns**2 <= rng.uniform(0.9, 1.6) ** 2
-    return torch.where(inside, image, image.new_tensor(AIR_HU))

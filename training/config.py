@@ -2,6 +2,7 @@
 
 import dataclasses
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,16 +28,19 @@ class DataConfig:
     packs: tuple[str, ...]
     group_weights: dict[str, float]  # how often a case of this group is drawn
     validation_packs: tuple[str, ...] = ()
+    foreground: float = 0.75  # share of patches that are drawn about a random organ, the others anywhere
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
     """Ranges of the augmentation; lengths in mm, angles in degrees, intensities in HU."""
 
+    enabled: bool = True
     rotation_degrees: float = 9.0
     scale: tuple[float, float] = (0.8, 1.2)
     shear: float = 0.1
     mirror: float = 0.5  # probability; left and right labels are swapped with the image
+    mirror_swap: bool = True  # false only to measure what the swap is worth
     elastic_grid_mm: float = 100.0
     elastic_sigma_mm: float = 5.0
     middle_sigma_mm: float = 10.0  # error of the body's middle, from which the lateral channel counts
@@ -45,12 +49,16 @@ class AugmentConfig:
     noise_hu: float = 25.0
     blur_mm: float = 2.0
     thick_slices: float = 0.15  # probability of neighbouring slices being averaged
-    field_of_view: float = 0.1  # probability of a circular or rectangular cut
+    field_of_view: float = 0.1  # probability of a circular cut
+    metal: float = 0.0  # probability of dental metal with its streaks
+    couch: float = 0.0  # probability of a table top behind the patient
+    low_resolution: float = 0.0  # probability of an image sampled up to twice as coarsely
+    gamma: float = 0.0  # HU above air are raised to a power between 1 / (1 + gamma) and 1 + gamma
 
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """The schedule: linear warm-up, then a cosine to zero at the last step."""
+    """The schedule: linear warm-up, then a cosine (or a polynomial of power 0.9) to zero at the last step."""
 
     steps: int
     batch: int = 1
@@ -60,7 +68,24 @@ class OptimiserConfig:
     clip: float = 1.0
     ema: float = 0.998
     hardest: float = 0.1  # the share of voxels in the top-k cross-entropy
+    hardest_by_organ: bool = True  # fewer than that share where the organ is small
     dice: float = 1.0  # weight of the Dice term beside the cross-entropy
+    schedule: str = "cosine"  # or "poly"
+    precision: str = "bfloat16"  # of the network's arithmetic; or "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse words that nothing stands for."""
+        for key, words in (("schedule", ("cosine", "poly")), ("precision", ("bfloat16", "float32"))):
+            if getattr(self, key) not in words:
+                raise ValueError(f"{key}: {getattr(self, key)!r} is neither {' nor '.join(words)}")
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """How often a few validation cases are segmented during training; the best weights are kept."""
+
+    every: int = 0  # steps; 0: never
+    cases: int = 4  # evenly chosen from the validation packs
 
 
 @dataclass(frozen=True)
@@ -82,6 +107,7 @@ class TrainConfig:
     optimiser: OptimiserConfig
     network: UNetConfig
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     card: CardConfig = field(default_factory=CardConfig)
     spacing_mm: tuple[float, float, float] = (2.5, 2.0, 2.0)
     resolution_mm: float = (
@@ -93,20 +119,54 @@ class TrainConfig:
     threads: int = 0  # 0: as many as torch finds
 
 
-def load_config(path: Path) -> TrainConfig:
-    """Read a run's configuration, or raise `ConfigurationError` naming the key."""
+def load_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
+    """Read a run's configuration, or raise `ConfigurationError` naming the key.
+
+    Parameters
+    ----------
+    changes
+        Lines of TOML with dotted keys that are applied over the file, such as `optimiser.steps=1`.
+    """
+    table = read_table(path)
+    for change in changes:
+        try:
+            table = merged(table, tomllib.loads(change))
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigurationError(f"{change!r} is not KEY=VALUE in TOML: {error}") from error
+    return build_config(table)
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """A TOML file as it stands."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
-    network = {"outputs": len(ORGANS), **table.pop("network", {})}
-    sections = {
-        "data": _build(DataConfig, table.pop("data", {}), "data"),
-        "optimiser": _build(OptimiserConfig, table.pop("optimiser", {}), "optimiser"),
-        "card": _build(CardConfig, table.pop("card", {}), "card"),
-        "augment": _build(AugmentConfig, table.pop("augment", {}), "augment"),
-        "network": _build(UNetConfig, network, "network"),
-    }
+
+
+def merged(table: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """A table with the values of another laid over it, section by section."""
+    both = dict(table)
+    for key, value in change.items():
+        inner = both.get(key)
+        both[key] = merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return both
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "data": DataConfig,
+    "optimiser": OptimiserConfig,
+    "validation": ValidationConfig,
+    "card": CardConfig,
+    "augment": AugmentConfig,
+    "network": UNetConfig,
+}
+
+
+def build_config(table: dict[str, Any]) -> TrainConfig:
+    """A run's configuration from its table, or `ConfigurationError` naming the key."""
+    table = merged({"network": {"outputs": len(ORGANS)}}, table)
+    sections = {name: _build(kind, table.get(name, {}), name) for name, kind in SECTIONS.items()}
     config = _build(TrainConfig, {**table, **sections}, "")
     for side, multiple in zip(config.patch, config.network.multiple, strict=True):
         if side % multiple:

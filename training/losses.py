@@ -1,5 +1,7 @@
 """What the network is told: top-k cross-entropy as in the paper, and Dice, both blind to what is not known."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,27 +12,42 @@ HARDEST_AT_LEAST = 200
 count are no more than this many for each voxel of the organ, and this many where it is absent."""
 
 
+class Terms(NamedTuple):
+    """Both terms as sums and counts, so that processes that share a batch can divide by the whole batch's counts.
+
+    Each is a scalar: the sum over known organs of the cross-entropy and how many they are, the sum over present
+    organs of 1 - Dice and how many they are.
+    """
+
+    entropy: Tensor
+    known: Tensor
+    overlap: Tensor
+    present: Tensor
+
+
 def segmentation_loss(
-    logits: Tensor, organs: Tensor, weights: Tensor, hardest: float, dice: float
+    logits: Tensor, organs: Tensor, weights: Tensor, hardest: float, dice: float, *, by_organ: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Loss over known voxels only.
+    """Cross-entropy, and Dice term weighted by `dice`; parameters as in `segmentation_terms`."""
+    terms = segmentation_terms(logits, organs, weights, hardest, by_organ=by_organ)
+    return terms.entropy / terms.known.clamp_min(1), dice * terms.overlap / terms.present.clamp_min(1)
+
+
+def segmentation_terms(
+    logits: Tensor, organs: Tensor, weights: Tensor, hardest: float, *, by_organ: bool = True
+) -> Terms:
+    """Loss over known voxels only, each organ of each patch for itself; no gradient where the weight is zero.
 
     Parameters
     ----------
     logits, organs, weights
         (B, C, D, H, W); organs in [0, 1]; weights 1 where the organ's truth is known, else 0.
     hardest
-        The largest share of each organ's known voxels, those with the highest cross-entropy, that counts;
-        see `HARDEST_PER_ORGAN_VOXEL`.
-    dice
-        The weight of the Dice term.
-
-    Returns
-    -------
-    tuple of Tensor
-        Cross-entropy and weighted Dice terms; both have zero gradient where the weight is zero.
+        The largest share of each organ's known voxels, those with the highest cross-entropy, that counts.
+    by_organ
+        Count no more of the hardest voxels than befits the organ's size: see `HARDEST_PER_ORGAN_VOXEL`.
     """
-    entropies, overlaps = [], []
+    entropies, losses = [], []
     for patch in range(len(logits)):
         known = weights[patch].flatten(1).amax(1) > 0
         if not bool(known.any()):
@@ -38,22 +55,28 @@ def segmentation_loss(
         truth, counted = organs[patch, known].flatten(1), weights[patch, known].flatten(1)  # (K, N)
         predicted = logits[patch, known].float().flatten(1)
         entropy = F.binary_cross_entropy_with_logits(predicted, truth, reduction="none") * counted
-        entropies.append(_hardest_mean(entropy, truth, counted, hardest))
+        entropies.append(_hardest_mean(entropy, truth, counted, hardest, by_organ=by_organ))
         present = (truth * counted).amax(1) > 0.5
-        overlaps.append(
-            _soft_dice(predicted[present].sigmoid() * counted[present], (truth * counted)[present])
-        )
-    nothing = logits.sum() * 0
-    cross_entropy = torch.cat(entropies).mean() if entropies else nothing
-    overlap = torch.cat(overlaps) if overlaps else nothing[None][:0]
-    return cross_entropy, dice * (1 - overlap).mean() if len(overlap) else nothing
+        probability = predicted[present].sigmoid() * counted[present]
+        losses.append(1 - _soft_dice(probability, (truth * counted)[present]))
+    nothing = logits.sum()[None].float() * 0
+    entropy, overlap = torch.cat([nothing, *entropies]), torch.cat([nothing, *losses])
+    counts = [torch.tensor(float(len(values) - 1), device=logits.device) for values in (entropy, overlap)]
+    return Terms(entropy.sum(), counts[0], overlap.sum(), counts[1])
 
 
-def _hardest_mean(entropy: Tensor, truth: Tensor, weights: Tensor, share: float) -> Tensor:
+def hardest_counts(truth: Tensor, weights: Tensor, share: float, *, by_organ: bool = True) -> Tensor:
+    """How many of the hardest voxels count: (K, N) twice to (K) whole numbers, at least one."""
+    count = share * weights.sum(1)
+    if by_organ:
+        enough = HARDEST_AT_LEAST + HARDEST_PER_ORGAN_VOXEL * (truth * weights).sum(1)
+        count = torch.minimum(count, enough)
+    return count.clamp_min(1).long()
+
+
+def _hardest_mean(entropy: Tensor, truth: Tensor, weights: Tensor, share: float, *, by_organ: bool) -> Tensor:
     """(K, N) to (K): mean of the hardest voxels among the known; entropy is zero where nothing is known."""
-    most = share * weights.sum(1)
-    enough = HARDEST_AT_LEAST + HARDEST_PER_ORGAN_VOXEL * (truth * weights).sum(1)
-    count = torch.minimum(most, enough).clamp_min(1).long()[:, None]
+    count = hardest_counts(truth, weights, share, by_organ=by_organ)[:, None]
     hardest = entropy.topk(int(count.max()), dim=1).values
     rank = torch.arange(hardest.shape[1], device=hardest.device)
     return (hardest * (rank < count)).sum(1) / count[:, 0]

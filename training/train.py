@@ -2,32 +2,41 @@
 
     python -m training.train training/configs/first.toml --out runs/first
 
-Repeat the same command to resume: the last checkpoint in the folder is continued. Because every step draws
-its randomness from (seed, step), an interrupted run follows the same curve as an uninterrupted one.
+Repeat the same command to resume: the last checkpoint in the folder is continued. Because every sample draws
+its randomness from (seed, step, place in the batch), an interrupted run follows the same curve as an uninterrupted
+one, and several processes (see `training.distributed`) the same as one.
 """
 
-import dataclasses
 import math
 import sys
-import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import nn
 
 from model.bundle import Bundle, write_bundle
 from model.preprocess import Preprocessing
 from model.structures import STRUCTURES
 from model.unet import UNet3D
 from training.augment import DeviceCase, Sample, random_sample
+from training.checkpoint import Trained, averaged_weights, best_dice
 from training.config import ConfigurationError, TrainConfig, load_config
+from training.curve import Curve, draw
 from training.dataset import read_packs
-from training.losses import segmentation_loss
+from training.distributed import Ranks, joined, local_device
+from training.losses import segmentation_terms
+from training.stop import Stop
+from training.validation import mean_dice, validation_cases
+
+CHECKPOINT_EVERY = 100
+ALONE = Ranks()
 
 
 class TrainingStoppedError(Exception):
@@ -39,43 +48,75 @@ def main(
     out: Path = typer.Option(..., help="Folder of checkpoints, curve and bundle."),  # noqa: B008
     device: str = typer.Option("auto", help="auto, cpu or cuda"),
     minutes: float = typer.Option(0, help="Stop with a checkpoint after this long; 0: until the last step."),
+    change: list[str] = typer.Option([], "--set", help="Change a key: --set optimiser.steps=100"),  # noqa: B008
+    best: bool = typer.Option(False, help="Export the weights that were best on validation, not the last."),  # noqa: FBT001, FBT003
 ) -> None:
-    """Train, or go on training."""
-    console = Console()
-    try:
-        config = load_config(config_path)
-        finished = run(config, out, _device(device), minutes * 60 or math.inf, console)
-        if finished:
-            console.print(f"bundle written to {export(config, out)}")
-    except (ConfigurationError, TrainingStoppedError) as error:
-        console.print(f"[red]{error}")
-        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+    """Train, or go on training; SIGTERM and Ctrl-C leave a checkpoint."""
+    stop = Stop(minutes * 60 or math.inf)
+    stop.listen()
+    place = local_device(device)
+    with joined(place) as ranks:
+        console = Console(quiet=not ranks.first)
+        try:
+            config = load_config(config_path, change)
+            finished = run(config, out, place, stop, console, ranks)
+            if finished and ranks.first:
+                console.print(f"bundle written to {export(config, out, best=best)}")
+            elif not finished:
+                console.print("stopped before the last step; repeat the command to resume")
+        except (ConfigurationError, TrainingStoppedError) as error:
+            Console(stderr=True).print(f"[red]{error}")
+            sys.exit(2 if isinstance(error, ConfigurationError) else 1)
 
 
-def run(config: TrainConfig, out: Path, device: torch.device, seconds: float, console: Console) -> bool:
-    """Train until the last step (True) or until time is up (False), leaving a checkpoint either way."""
+class Data(NamedTuple):
+    """Every case on the device, and how likely each is drawn."""
+
+    cases: list[DeviceCase]
+    chances: np.ndarray
+
+
+def load_data(config: TrainConfig, device: torch.device) -> Data:
+    """Read the packs; cases are drawn by the weight of their group."""
+    packed = list(read_packs(Path(pack) for pack in config.data.packs))
+    chances = _chances([case.group for case in packed], config.data.group_weights)
+    return Data([DeviceCase(case, device) for case in packed], chances)
+
+
+def run(
+    config: TrainConfig,
+    out: Path,
+    device: torch.device,
+    stop: Stop,
+    console: Console,
+    ranks: Ranks = ALONE,
+    data: Data | None = None,
+) -> bool:
+    """Train until the last step (True) or until a stop is wanted (False), leaving a checkpoint either way."""
     out.mkdir(parents=True, exist_ok=True)
     if config.threads:
         torch.set_num_threads(config.threads)
-    started = time.monotonic()
+    settings = config.optimiser
+    if settings.batch < ranks.count:
+        raise ConfigurationError(
+            f"[optimiser] batch {settings.batch} cannot be shared by {ranks.count} processes"
+        )
 
-    # Data: every case on the device, drawn by the weight of its group.
-    packed = list(read_packs(Path(pack) for pack in config.data.packs))
-    chances = _chances([case.group for case in packed], config.data.group_weights)
-    cases = [DeviceCase(case, device) for case in packed]
-    del packed
-
-    # Network, its running average, optimiser.
+    # Data on the device, the network, its optimiser and running average.
+    data = data or load_data(config, device)
     torch.manual_seed(config.seed)
     network = _network(config).to(device)
-    average = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=config.optimiser.learning_rate, weight_decay=config.optimiser.weight_decay
+    trained = Trained(
+        network,
+        torch.optim.AdamW(
+            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        ),
     )
-    step = _resume(out, network, average, optimiser, device)
+    step = trained.resume(out, device, console)
+    shared = ranks.wrap(network)
+    judge = Judge(config, out, device) if config.validation.every and ranks.first else None
 
-    # Loop.
-    curve = (out / "curve.csv").open("a", encoding="utf-8")
+    # Loop: all processes step together, the first one writes.
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -83,30 +124,58 @@ def run(config: TrainConfig, out: Path, device: torch.device, seconds: float, co
         TimeRemainingColumn(),
         console=console,
     )
-    task = bar.add_task("training", total=config.optimiser.steps, completed=step)
-    with bar, curve:
-        while step < config.optimiser.steps and time.monotonic() - started < seconds:
-            samples = draw(cases, chances, config, step)
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(config, step)
-            entropy, dice = optimise(network, optimiser, samples, config, step)
-            follow(average, network, config.optimiser.ema, step)
+    task = bar.add_task("training", total=settings.steps, completed=step)
+    with bar, Curve(out, step) if ranks.first else nullcontext() as curve:
+        while step < settings.steps and not ranks.agree(stop=stop.wanted(), device=device):
+            samples = draw_samples(data, config, step, ranks)
+            entropy, dice = optimise(shared, trained.optimiser, samples, config, step, ranks)
+            trained.follow(settings.ema, step)
             step += 1
+            if curve is None:
+                continue
             bar.update(task, completed=step, description=f"entropy {entropy:.3f} dice {dice:.3f}")
-            curve.write(f"{step},{learning_rate(config, step):.3g},{entropy:.5f},{dice:.5f}\n")
-            if step % 20 == 0:
-                curve.flush()
-            if step % 100 == 0:
-                _save(out, network, average, optimiser, step)
-    _save(out, network, average, optimiser, step)
-    return step >= config.optimiser.steps
+            curve.add(step, learning_rate(config, step), entropy, dice)
+            if step % CHECKPOINT_EVERY == 0:
+                trained.save(out, step)
+            if judge and (step % config.validation.every == 0 or step == settings.steps):
+                judge.validate(trained, step, curve)
+    if ranks.first:
+        trained.save(out, step)
+        draw(out)
+    return step >= settings.steps
 
 
-def export(config: TrainConfig, out: Path) -> Path:
-    """Write the averaged weights of the last checkpoint as a bundle; returns its folder."""
-    state = torch.load(out / "checkpoint.pt", map_location="cpu", weights_only=True)
+class Judge:
+    """Segments the validation cases with the averaged weights, and keeps the best."""
+
+    def __init__(self, config: TrainConfig, out: Path, device: torch.device) -> None:
+        self.config = config
+        self.out = out
+        self.cases = validation_cases(config, device)
+        if not self.cases:
+            raise ConfigurationError("[validation] every is set, but [data] validation_packs has no case")
+        self.network = UNet3D(config.network).to(device).eval()
+        self.best = best_dice(out)
+
+    def validate(self, trained: Trained, step: int, curve: Curve) -> None:
+        """Measure Dice, write it to the curve, and keep the weights if they are the best so far."""
+        self.network.load_state_dict(trained.average)
+        dice = mean_dice(self.network, self.cases, self.config.patch, _precision(self.config))
+        mean = float(np.mean([*dice.values()])) if dice else 0.0
+        curve.add_validation(step, dice, mean)
+        if mean > self.best:
+            self.best = mean
+            trained.save_best(self.out, step, mean)
+
+
+def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
+    """Write the averaged weights of the last (or best) checkpoint as a bundle; returns its folder."""
+    average, step = averaged_weights(out, best=best)
     network = UNet3D(config.network)
-    network.load_state_dict(state["average"])
+    network.load_state_dict(average)
+    chosen = (
+        f", the best of every {config.validation.every} by Dice on {config.validation.cases} validation cases"
+    )
     write_bundle(
         out / "bundle",
         network,
@@ -117,7 +186,8 @@ def export(config: TrainConfig, out: Path) -> Path:
         tile=config.patch,
         card={
             "training_data": config.card.training_data,
-            "training": f"{state['step']} steps of {config.optimiser.batch} patch of {config.patch} voxels",
+            "training": f"{step} steps of {config.optimiser.batch} patch of {config.patch} voxels"
+            + (chosen if best else ""),
             "limits": config.card.limits,
             "attribution": config.card.attribution,
         },
@@ -125,60 +195,76 @@ def export(config: TrainConfig, out: Path) -> Path:
     return out / "bundle"
 
 
-def draw(cases: list[DeviceCase], chances: np.ndarray, config: TrainConfig, step: int) -> list[Sample]:
-    """The patches of one step; they depend on the seed and the step alone."""
-    rng = np.random.default_rng([config.seed, step])
-    chosen = rng.choice(len(cases), config.optimiser.batch, p=chances)
-    return [
-        random_sample(cases[index], config.patch, config.spacing_mm, config.augment, rng) for index in chosen
-    ]
+def draw_samples(data: Data, config: TrainConfig, step: int, ranks: Ranks = ALONE) -> list[Sample]:
+    """Patches of one step that this process draws; each depends on seed, step and its place in the batch alone."""
+    samples = []
+    for place in ranks.share(config.optimiser.batch):
+        rng = np.random.default_rng([config.seed, step, place])
+        case = data.cases[rng.choice(len(data.cases), p=data.chances)]
+        augment = config.augment if config.augment.enabled else None
+        samples.append(
+            random_sample(case, config.patch, config.spacing_mm, augment, rng, config.data.foreground)
+        )
+    return samples
 
 
 def optimise(
-    network: UNet3D, optimiser: torch.optim.Optimizer, samples: list[Sample], config: TrainConfig, step: int
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    samples: Sequence[Sample],
+    config: TrainConfig,
+    step: int,
+    ranks: Ranks = ALONE,
 ) -> tuple[float, float]:
-    """One step; returns both terms of the loss."""
+    """One step; returns both terms of the loss of the whole batch, whoever drew it."""
     settings = config.optimiser
-    image = torch.cat([sample.image for sample in samples])
-    organs = torch.cat([sample.organs for sample in samples])
-    weights = torch.cat([sample.weights for sample in samples])
+    image, organs, weights = (torch.cat(parts) for parts in zip(*map(_parts, samples), strict=True))
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(config, step)
     try:
-        with torch.autocast(image.device.type, dtype=torch.bfloat16):
+        with torch.autocast(image.device.type, _precision(config), enabled=settings.precision != "float32"):
             logits = network(image)
-        entropy, dice = segmentation_loss(logits, organs, weights, settings.hardest, settings.dice)
-        loss = entropy + dice
-        if not torch.isfinite(loss):
+        terms = segmentation_terms(
+            logits, organs, weights, settings.hardest, by_organ=settings.hardest_by_organ
+        )
+        # Means over the whole batch: each process divides by the organs that all of them know.
+        entropy, known, overlap, present = ranks.total(torch.stack(terms).detach())
+        known, present = known.clamp_min(1), present.clamp_min(1)
+        entropy, overlap = entropy / known, settings.dice * overlap / present
+        if not torch.isfinite(entropy + overlap):
             raise TrainingStoppedError(
-                f"step {step}: the loss is {float(loss)}; lower the learning rate, or resume from the last "
-                "checkpoint with another seed"
+                f"step {step}: the loss is {float(entropy + overlap)}; lower the learning rate, or resume from "
+                "the last checkpoint with another seed"
             )
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+        loss = terms.entropy / known + settings.dice * terms.overlap / present
+        (loss * ranks.count).backward()  # the gradient's mean over the processes is then its sum
+        nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
         optimiser.step()
     except torch.OutOfMemoryError as error:
         raise TrainingStoppedError(
             f"step {step}: the device's memory does not hold batch {settings.batch} of {config.patch}; "
             "make [optimiser] batch or patch smaller and resume"
         ) from error
-    return float(entropy.detach()), float(dice.detach())
+    return float(entropy), float(overlap)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
+    """Linear warm-up, then a cosine or a polynomial to zero."""
     settings = config.optimiser
     if step < settings.warmup:
         return settings.learning_rate * (step + 1) / settings.warmup
-    share = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+    share = min(1.0, (step - settings.warmup) / max(1, settings.steps - settings.warmup))
+    falling = (1 - share) ** 0.9 if settings.schedule == "poly" else 0.5 * (1 + math.cos(math.pi * share))
+    return settings.learning_rate * falling
 
 
-@torch.no_grad()
-def follow(average: dict[str, Tensor], network: UNet3D, decay: float, step: int) -> None:
-    """Move the running average of the weights; early on it forgets faster."""
-    decay = min(decay, (1 + step) / (10 + step))
-    for name, value in network.state_dict().items():
-        average[name].lerp_(value, 1 - decay)
+def _parts(sample: Sample) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return sample.image, sample.organs, sample.weights
+
+
+def _precision(config: TrainConfig) -> torch.dtype:
+    return torch.bfloat16 if config.optimiser.precision == "bfloat16" else torch.float32
 
 
 def _chances(groups: list[str], weights: dict[str, float]) -> np.ndarray:
@@ -202,47 +288,6 @@ def _network(config: TrainConfig) -> UNet3D:
                 f"begin_with: {config.begin_with} holds another [network]: {error}"
             ) from error
     return network
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def _save(
-    out: Path, network: UNet3D, average: dict[str, Tensor], optimiser: torch.optim.Optimizer, step: int
-) -> None:
-    state: dict[str, Any] = {
-        "step": step,
-        "network": network.state_dict(),
-        "average": average,
-        "optimiser": optimiser.state_dict(),
-        "config": {key: str(value) for key, value in dataclasses.asdict(network.config).items()},
-    }
-    part = out / "checkpoint.part"
-    torch.save(state, part)
-    part.replace(out / "checkpoint.pt")
-
-
-def _resume(
-    out: Path,
-    network: UNet3D,
-    average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
-    device: torch.device,
-) -> int:
-    path = out / "checkpoint.pt"
-    if not path.exists():
-        return 0
-    state = torch.load(path, map_location=device, weights_only=True)
-    if state["config"] != {key: str(value) for key, value in dataclasses.asdict(network.config).items()}:
-        raise ConfigurationError(f"{path} was trained with another [network]; choose another folder")
-    network.load_state_dict(state["network"])
-    optimiser.load_state_dict(state["optimiser"])
-    for name, value in state["average"].items():
-        average[name].copy_(value)
-    return int(state["step"])
 
 
 if __name__ == "__main__":
