@@ -1,18 +1,22 @@
-"""`oarlock jobs`, `show`, `retry`, `cancel`, `release` and `reject`: the job table from a terminal."""
+"""The job table from a terminal: looking at jobs, deciding about them, recovering and exporting them."""
 
 import getpass
 import json
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
+from rich.progress import Progress
 from sqlalchemy import make_url
 
-from daemon import tables
-from daemon.cli_options import ConfigFile, load
+from daemon import roles, tables
+from daemon.audit_trail import write_csv, write_json
+from daemon.cli_options import ConfigFile, complain, load, wrong_use
 from daemon.config import DEFAULT_CONFIG
 from daemon.errors import CannotStart
 from daemon.job_queue import JobQueue, head_revision, schema_revision
@@ -24,6 +28,7 @@ from daemon.roles import utc_now
 app = typer.Typer()
 
 JobNumber = Annotated[int, typer.Argument(metavar="JOB", help="Its number, as in `oarlock jobs`.", min=1)]
+_DAYS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs; times are UTC.")]
 
 
@@ -94,6 +99,13 @@ def cancel(job: JobNumber, config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 
 @app.command(rich_help_panel="Look after jobs")
+def complete(job: JobNumber, config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Queue a job that is still receiving, whatever may still come."""
+    with _queue(config) as queue:
+        typer.echo(f"job {job} is {queue.complete(job, f'said to be complete by {_operator()}')}")
+
+
+@app.command(rich_help_panel="Look after jobs")
 def release(job: JobNumber, config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Send the results of a held job after all: somebody has looked at them and takes the word for it."""
     with _queue(config) as queue:
@@ -112,6 +124,58 @@ def reject(
     with _queue(config) as queue:
         queue.refuse(job, f"rejected by {_operator()}" + (f": {because}" if because else ""))
         typer.echo(f"job {job} is {JobState.REJECTED}")
+
+
+@app.command(rich_help_panel="Look after jobs")
+def recover(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Rebuild a lost job table from the images and results on disk.
+
+    Stop the services and move what is left of the table aside first.
+    Jobs without results are segmented; those with results are held, as nobody knows whether they were delivered.
+    """
+    screen = tables.console(errors=True)
+    with Progress(console=screen, disable=not screen.is_terminal) as bars:
+        task = bars.add_task("jobs")
+        found = roles.recover(
+            load(config), lambda done, total: bars.update(task, completed=done, total=total)
+        )
+    for path, reason in found.left_out:
+        complain(f"{path}: {reason}; it stays where it is")
+    held = sum(bool(job.results) for job in found.jobs)
+    typer.echo(f"{len(found.jobs)} jobs recovered, {held} of them held; see `oarlock jobs`")
+
+
+@app.command(rich_help_panel="Look after jobs")
+def export(
+    since: Annotated[datetime, typer.Option(help="From this day or time on, local.", formats=_DAYS)],
+    *,
+    until: Annotated[
+        datetime | None, typer.Option(help="Before this day or time, local.", formats=_DAYS)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="A file; without it, the terminal.")
+    ] = None,
+    as_json: AsJson = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Write the audit trail as CSV: every change of every job's state, and every remark, with time and reason.
+
+    Example: `oarlock export --since 2026-01-01 --output 2026.csv`
+    """
+    with _queue(config) as queue, nullcontext(sys.stdout) if output is None else _private(output) as file:
+        rows = queue.audit_trail(since.astimezone(), until.astimezone() if until else utc_now())
+        (write_json if as_json else write_csv)(rows, file)
+
+
+@contextmanager
+def _private(path: Path) -> Iterator[TextIO]:
+    """A new file for its owner alone: it names patients."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        wrong_use(f"{path} exists")
+    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+        yield file
 
 
 def _operator() -> str:

@@ -1,6 +1,6 @@
 """The job table: what is received, what is worked on, what became of it. All SQL stands in `job_queue*`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TypeVar
 from uuid import uuid4
@@ -10,13 +10,16 @@ from sqlalchemy import Engine, Select, select
 from daemon import job_queue_deliveries as delivering
 from daemon import job_queue_leases as leases
 from daemon import job_queue_operators as operators
+from daemon import job_queue_recovery as recovery
 from daemon import job_queue_series as series
+from daemon.job_queue_audit import AuditRow, trail
 from daemon.job_queue_engine import Transactions, head_revision, migrate, schema_revision, sqlite_engine
 from daemon.job_queue_state import get, move, move_held, remark, stale
 from daemon.job_queue_values import (
     FindingResult,
     IncomingInstance,
     KnownInstance,
+    RecoveredJob,
     SegmentedResult,
     StoredObject,
     StructureResult,
@@ -38,10 +41,12 @@ from daemon.jobs import (
 )
 
 __all__ = [
+    "AuditRow",
     "FindingResult",
     "IncomingInstance",
     "JobQueue",
     "KnownInstance",
+    "RecoveredJob",
     "SegmentedResult",
     "StoredObject",
     "StructureResult",
@@ -136,6 +141,11 @@ class JobQueue:
         """Write down an image refused because the job holds other bytes under its UID; once per content."""
         with self._writing() as session:
             series.set_aside(session, self._clock(), job_id, incoming, file_name)
+
+    def recover(self, job: RecoveredJob) -> JobState:
+        """Enter a job that only its folder remembers; raises IllegalTransition where its number is known."""
+        with self._writing() as session:
+            return recovery.enter(session, self._clock(), job, self._new_uid)
 
     # Completeness
 
@@ -340,6 +350,11 @@ class JobQueue:
     def set_asides(self, job_id: int) -> list[SetAside]:
         """Images refused because the job holds other bytes under their UID."""
         return self._all(select(SetAside).where(SetAside.job_id == job_id).order_by(SetAside.id))
+
+    def audit_trail(self, since: datetime, until: datetime) -> Iterator[AuditRow]:
+        """Every event from `since` to before `until`, oldest first, with what identifies its job."""
+        with self._reading() as session:
+            yield from trail(session, since, until)
 
     # Retention
 

@@ -13,7 +13,7 @@ from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from daemon.errors import CannotStart, StorageFull
@@ -57,10 +57,11 @@ def migrate(url: str) -> None:
     Raises
     ------
     CannotStart
-        The database was written by a newer version of the program.
+        The database was written by a newer version of the program, or its file is damaged.
     """
     engine = sqlite_engine(url)
     try:
+        _refuse_damage(engine, _file_of(url))
         with _alone(_file_of(url)), engine.execution_options(**{_BEGIN: "IMMEDIATE"}).begin() as connection:
             _refuse_unknown_revision(connection)
             settings = AlembicConfig(attributes={"connection": connection})
@@ -162,6 +163,22 @@ def _alone(file: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _refuse_damage(engine: Engine, file: Path) -> None:
+    """Leave a damaged file as it is: what can still be read from it is for a person to decide."""
+    try:
+        with engine.connect() as connection:
+            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    except DatabaseError as error:
+        if isinstance(error, OperationalError):
+            raise CannotStart(f"the job table {file} cannot be read: {error.orig}") from error
+        found = str(error.orig)
+    if found != "ok":
+        raise CannotStart(
+            f"the job table {file} is damaged ({found}); nothing was changed. Put back a copy, or move the file "
+            "aside with its -wal and -shm and run `oarlock recover`, which rebuilds it from the spool"
+        )
 
 
 def _refuse_unknown_revision(connection: Connection) -> None:

@@ -1,5 +1,6 @@
 """Work on a job under a lease: claiming, renewing, taking back, and the rows a finished one leaves."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
@@ -7,7 +8,7 @@ from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from daemon.job_queue_state import get, move, move_held, remark, stale
-from daemon.job_queue_values import SegmentedResult
+from daemon.job_queue_values import SegmentedResult, StoredObject
 from daemon.jobs import (
     MAX_ATTEMPTS,
     Base,
@@ -116,7 +117,7 @@ def segmented(session: Session, now: datetime, job_id: int, owner: str, result: 
         model_digest=result.model_digest,
     )
     session.add_all(_rows_of(result, job_id))
-    _open_deliveries(session, now, job_id, result)
+    open_deliveries(session, now, job_id, result.destinations, result.objects)
     for detail in result.remarks:
         remark(session, now, job_id, detail)
 
@@ -150,19 +151,19 @@ def _rows_of(result: SegmentedResult, job_id: int) -> list[Base]:
     ]
 
 
-def _open_deliveries(session: Session, now: datetime, job_id: int, result: SegmentedResult) -> None:
+def open_deliveries(
+    session: Session, now: datetime, job_id: int, destinations: Sequence[str], objects: Sequence[StoredObject]
+) -> None:
     """Add a row per object, a delivery per destination, and an item for every object that one is to have."""
     deliveries = {
         name: Delivery(job_id=job_id, destination=name, state=DeliveryState.PENDING, created_at=now)
-        for name in result.destinations
+        for name in destinations
     }
     session.add_all(deliveries.values())
-    for each in result.objects:
+    for each in objects:
         values = asdict(each)
-        destinations = values.pop("destinations")
+        receivers = values.pop("destinations")
         row = Result(job_id=job_id, **values)
         session.add(row)
         session.flush()
-        session.add_all(
-            DeliveryItem(delivery_id=deliveries[name].id, result_id=row.id) for name in destinations
-        )
+        session.add_all(DeliveryItem(delivery_id=deliveries[name].id, result_id=row.id) for name in receivers)

@@ -78,7 +78,7 @@ def _unresolved_doubt(session: Session, job_id: int) -> str | None:
         .where(
             JobEvent.job_id == job_id,
             (JobEvent.to_state == JobState.HELD) | (JobEvent.to_state == JobState.SEGMENTED),
-            JobEvent.from_state != JobEvent.to_state,
+            JobEvent.from_state.is_distinct_from(JobEvent.to_state),
         )
         .order_by(JobEvent.id.desc())
         .limit(1)

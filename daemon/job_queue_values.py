@@ -56,6 +56,15 @@ class StoredObject:
 
 
 @dataclass(frozen=True)
+class RecoveredJob:
+    """A job as its folder in the spool shows it: images and results, but no history."""
+
+    job_id: int
+    instances: tuple[IncomingInstance, ...]
+    results: tuple[StoredObject, ...]
+
+
+@dataclass(frozen=True)
 class FindingResult:
     """Something doubtful about the image (no structure) or about a structure."""
 

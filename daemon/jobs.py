@@ -93,6 +93,7 @@ class QueueReason(StrEnum):
     ATTEMPTS_USED_UP = "attempts-used-up"
     DELIVERY_FAILED = "delivery-failed"
     DOUBTFUL = "doubtful"
+    RECOVERED = "recovered"
     REFUSED_BY_OPERATOR = "refused-by-operator"
     NO_IMAGES = "no-images"
 

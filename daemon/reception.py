@@ -206,7 +206,9 @@ def _file(request: StoreRequest) -> tuple[bytes, bytes]:
     meta.TransferSyntaxUID = UID(request.transfer_syntax_uid)
     meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    # From whom and to whom: with these the job table can be rebuilt from the spool.
     meta.SourceApplicationEntityTitle = request.calling
+    meta.ReceivingApplicationEntityTitle = request.called
     head = DicomBytesIO()
     head.write(bytes(128) + b"DICM")
     write_file_meta_info(head, meta)

@@ -3,17 +3,22 @@
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
+from sqlalchemy import make_url
 
 from daemon.config import Config
 from daemon.errors import CannotStart
 from daemon.service import run
 from daemon.supervisor import Child, Supervisor
+
+if TYPE_CHECKING:
+    from daemon.recovery import Recovery
 
 log = structlog.get_logger()
 
@@ -37,7 +42,7 @@ def listen(config: Config) -> None:
 
     spool = Spool(config.storage.root, config.storage.min_free_bytes)
     spool.prepare()
-    with _alone(config.storage.root), closing(open_queue(config.database.url, utc_now)) as queue:
+    with alone(config.storage.root), closing(open_queue(config.database.url, utc_now)) as queue:
         if removed := spool.reconcile(queue.instance_uids):
             log.warning("unacknowledged_files_removed", files=len(removed))
         completeness = Completeness(queue, config.series, utc_now)
@@ -79,8 +84,25 @@ def serve(path: Path) -> None:
     run(Supervisor(children), SUPERVISOR_TICK_SECONDS)
 
 
+def recover(config: Config, progress: Callable[[int, int], None]) -> "Recovery":
+    """Rebuild a job table that is not there from the spool; raises CannotStart where there is one."""
+    from daemon.job_queue import open_queue
+    from daemon.recovery import recover as rebuild
+    from daemon.spool import Spool
+
+    file = Path(make_url(config.database.url).database or "")
+    if file.exists():
+        raise CannotStart(
+            f"{file} exists, and only a missing job table is rebuilt: move it aside with its -wal and -shm, "
+            "then repeat this"
+        )
+    spool = Spool(config.storage.root, config.storage.min_free_bytes)
+    with alone(config.storage.root), closing(open_queue(config.database.url, utc_now)) as queue:
+        return rebuild(queue, spool, config, progress)
+
+
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def alone(root: Path) -> Iterator[None]:
     """Keep a second listener away from a spool: at its start it would remove what the first is writing."""
     descriptor = os.open(root / "listener.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:

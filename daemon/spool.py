@@ -97,6 +97,11 @@ class Spool:
         """Images in a job's own folder, sorted by name; see `JobQueue.images` for all that it needs."""
         return sorted(self._images(job_id).glob("*.dcm"))
 
+    def job_folders(self) -> dict[int, list[Path]]:
+        """Every job that has a folder, by number, with the images in it."""
+        numbers = sorted(int(folder.name) for folder in self._jobs.iterdir() if folder.name.isdecimal())
+        return {number: self.instance_paths(number) for number in numbers}
+
     def move_instance(self, sop_uid: str, from_job: int, to_job: int) -> Path:
         """Take an image to the job that received it in the end; repeatable; raises as `store_instance`."""
         source, target = self.instance_path(from_job, sop_uid), self.instance_path(to_job, sop_uid)

@@ -1,0 +1,71 @@
+"""Rows for jobs that only the spool remembers."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from daemon.errors import IllegalTransition
+from daemon.job_queue_leases import open_deliveries
+from daemon.job_queue_state import open_job
+from daemon.job_queue_values import RecoveredJob
+from daemon.jobs import Instance, Job, JobState, QueueReason
+
+_UNKNOWN = (
+    "recovered from the spool; whether its results were delivered is not known: release it to send them"
+)
+
+
+def enter(session: Session, now: datetime, recovered: RecoveredJob, new_uid: Callable[[], str]) -> JobState:
+    """Add a job under its old number: held where it has results, else receiving."""
+    if session.get(Job, recovered.job_id):
+        raise IllegalTransition(f"the job table already has a job {recovered.job_id}; recover into a new one")
+    first = recovered.instances[0]
+    state = JobState.HELD if recovered.results else JobState.RECEIVING
+    job = Job(
+        id=recovered.job_id,
+        state=state,
+        revision=_next_revision(session, first.series_instance_uid),
+        calling_ae_title=first.calling_ae_title,
+        called_ae_title=first.called_ae_title,
+        study_instance_uid=first.study_instance_uid,
+        series_instance_uid=first.series_instance_uid,
+        patient_id=first.patient_id,
+        patient_name=first.patient_name,
+        accession_number=first.accession_number,
+        study_date=first.study_date,
+        study_description=first.study_description,
+        series_description=first.series_description,
+        instance_count=len(recovered.instances),
+        byte_count=sum(each.byte_count for each in recovered.instances),
+        created_at=now,
+        last_instance_at=now,
+        state_since=now,
+        reason_code=QueueReason.RECOVERED if recovered.results else None,
+        reason=_UNKNOWN if recovered.results else None,
+        result_sop_instance_uid=next((each.sop_instance_uid for each in recovered.results), new_uid()),
+        result_series_instance_uid=new_uid(),
+    )
+    open_job(session, job, _UNKNOWN if recovered.results else "recovered from the spool")
+    session.add_all(
+        Instance(
+            job_id=job.id,
+            sop_instance_uid=each.sop_instance_uid,
+            sha256=each.sha256,
+            byte_count=each.byte_count,
+            transfer_syntax_uid=each.transfer_syntax_uid,
+            received_at=now,
+        )
+        for each in recovered.instances
+    )
+    names = dict.fromkeys(name for each in recovered.results for name in each.destinations)
+    open_deliveries(session, now, job.id, tuple(names), recovered.results)
+    return state
+
+
+def _next_revision(session: Session, series_instance_uid: str) -> int:
+    last = session.scalar(
+        select(func.max(Job.revision)).where(Job.series_instance_uid == series_instance_uid)
+    )
+    return (last or 0) + 1

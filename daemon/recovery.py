@@ -1,0 +1,104 @@
+"""Rebuild a lost or damaged job table from the spool: every image on disk gets its row again."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+
+from daemon.config import Config
+from daemon.instance_header import HeaderUnreadable, InstanceHeader, read_header
+from daemon.job_queue import IncomingInstance, JobQueue, RecoveredJob, StoredObject
+from daemon.result_objects import wanted_objects
+from daemon.spool import Spool
+
+_BEFORE_META = 128 + len("DICM") + 12  # preamble, prefix, and the element that holds the group's length
+_UNREADABLE = (OSError, InvalidDicomError, HeaderUnreadable, AttributeError, ValueError)
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What came of it: jobs by number, and files that no row could be made of, with the reason."""
+
+    jobs: tuple[RecoveredJob, ...]
+    left_out: tuple[tuple[Path, str], ...]
+
+
+def recover(
+    queue: JobQueue, spool: Spool, config: Config, progress: Callable[[int, int], None] = lambda *_: None
+) -> Recovery:
+    """Fill an empty job table from the spool.
+
+    A job without results is receiving again, and is queued after the quiet period.
+    One with results is held: whether they reached their destinations nobody can tell any more. A release sends
+    them with the same UIDs and bytes, which a destination that has them recognises.
+
+    Parameters
+    ----------
+    progress
+        Called with how many folders are done, and of how many.
+
+    Raises
+    ------
+    IllegalTransition
+        The table already has a job of the same number.
+    """
+    folders = spool.job_folders()
+    jobs, left_out = [], []
+    for done, (job_id, images) in enumerate(folders.items()):
+        progress(done, len(folders))
+        instances = []
+        for path in images:
+            try:
+                instances.append(_instance(path))
+            except _UNREADABLE as error:
+                left_out.append((path, str(error)))
+        if not instances:
+            continue
+        job = RecoveredJob(job_id, tuple(instances), tuple(_results(spool, config, job_id, instances[0])))
+        queue.recover(job)
+        jobs.append(job)
+    progress(len(folders), len(folders))
+    return Recovery(tuple(jobs), tuple(left_out))
+
+
+def _instance(path: Path) -> IncomingInstance:
+    """Describe an image as reception did when it came."""
+    meta = read_file_meta_info(path)
+    dataset_bytes = path.read_bytes()[_BEFORE_META + int(meta.FileMetaInformationGroupLength) :]
+    syntax = str(meta.TransferSyntaxUID)
+    header: InstanceHeader = read_header(dataset_bytes, syntax)
+    return IncomingInstance(
+        study_instance_uid=header.study_instance_uid,
+        series_instance_uid=header.series_instance_uid,
+        sop_instance_uid=header.sop_instance_uid,
+        transfer_syntax_uid=syntax,
+        sha256=hashlib.sha256(dataset_bytes).hexdigest(),
+        byte_count=len(dataset_bytes),
+        calling_ae_title=str(meta.get("SourceApplicationEntityTitle", "")),
+        called_ae_title=str(meta.get("ReceivingApplicationEntityTitle", "")),
+        patient_id=header.patient_id,
+        patient_name=header.patient_name,
+        accession_number=header.accession_number,
+        study_date=header.study_date,
+        study_description=header.study_description,
+        series_description=header.series_description,
+    )
+
+
+def _results(spool: Spool, config: Config, job_id: int, image: IncomingInstance) -> Iterator[StoredObject]:
+    """Results on disk that the destinations of today's route want."""
+    route = config.route_for(image.calling_ae_title, image.called_ae_title or config.node.ae_title)
+    if route is None:
+        return
+    for wanted in wanted_objects({name: config.destination(name) for name in route.destinations}):
+        path = spool.result_path(job_id, wanted.file_name)
+        if path.exists():
+            content = path.read_bytes()
+            uid = str(read_file_meta_info(path).MediaStorageSOPInstanceUID)
+            digest = hashlib.sha256(content).hexdigest()
+            yield StoredObject(
+                wanted.kind, wanted.profile, uid, digest, wanted.file_name, wanted.destinations
+            )

@@ -1,0 +1,149 @@
+"""A lost or damaged job table costs no image: it is refused as it is, and rebuilt from the spool."""
+
+import json
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from daemon.errors import CannotStart
+from daemon.job_queue import migrate, open_queue
+from daemon.jobs import JobState
+from daemon.recovery import recover
+from daemon.spool import Spool
+from tests.command import Oarlock, write_config
+from tests.job_rows import Clock, url_in
+from tests.nodes import a_config, receiving_node
+from tests.peers import ReceivingPeer
+from tests.phantom import write_series
+from tests.senders import send
+from tests.workplace import Workplace
+
+
+def lose_job_table(folder):
+    for path in folder.glob("oarlock.db*"):
+        path.unlink()
+
+
+def recovered_in(folder, **sections):
+    """Rebuild the table; returns it with what was found."""
+    queue = open_queue(url_in(folder), Clock())
+    return queue, recover(queue, Spool(folder, 0), a_config(folder, **sections))
+
+
+def test_every_acknowledged_image_has_its_row_again(tmp_path):
+    paths = write_series(tmp_path / "ct")
+    with receiving_node(tmp_path, series={"quiet_seconds": 3600}) as node:
+        assert set(send(paths, port=node.port, calling="CT1", called="OARLOCK")) == {0}
+        (before,) = node.queue.jobs()
+        rows = {each.sop_instance_uid: each.sha256 for each in node.queue.instances(before.id)}
+    lose_job_table(tmp_path)
+
+    queue, found = recovered_in(tmp_path)
+
+    with closing(queue):
+        (job,) = queue.jobs()
+        assert {each.sop_instance_uid: each.sha256 for each in queue.instances(job.id)} == rows
+    same = ("id", "calling_ae_title", "called_ae_title", "patient_id", "series_instance_uid", "byte_count")
+    assert [getattr(job, name) for name in same] == [getattr(before, name) for name in same]
+    assert job.state is JobState.RECEIVING
+    assert found.left_out == ()
+
+
+def test_results_are_held_and_a_release_sends_the_same_object(tmp_path):
+    with ReceivingPeer() as tps:
+        workplace = Workplace(tmp_path, ports={"tps": tps.port})
+        job = workplace.segmented()
+        sent = workplace.result_bytes(job)
+        workplace.queue.close()
+        lose_job_table(tmp_path)
+        # The workplace stores images without the titles that reception writes.
+        routes = [{"destinations": ["tps"]}]
+        destinations = [{"name": "tps", "ae_title": "RECEIVER", "host": "127.0.0.1", "port": tps.port}]
+        workplace.queue, _ = recovered_in(tmp_path, routes=routes, destinations=destinations)
+
+        assert workplace.job(job).state is JobState.HELD
+        assert "not known" in str(workplace.job(job).reason)
+        assert workplace.deliver_all_due() == 0
+        workplace.queue.release(job, "released by an operator")
+        assert workplace.deliver_all_due() == 1
+        workplace.queue.close()
+
+    assert sent.endswith(tps.received[0].dataset_bytes)
+
+
+def test_an_image_that_cannot_be_read_is_named_and_the_others_are_recovered(tmp_path):
+    workplace = Workplace(tmp_path)
+    job = workplace.queue_phantom()
+    broken, *_ = workplace.spool.instance_paths(job)
+    broken.write_bytes(broken.read_bytes()[:1000])
+    images = workplace.job(job).instance_count
+    workplace.queue.close()
+    lose_job_table(tmp_path)
+
+    queue, found = recovered_in(tmp_path)
+
+    with closing(queue):
+        assert queue.job(job).instance_count == images - 1
+    assert [path for path, _ in found.left_out] == [broken]
+    assert broken.exists()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda content: b"no database at all" + content[18:],
+        lambda content: content[:4096] + bytes(8192) + content[12288:],
+        lambda content: content[: len(content) // 2],
+    ],
+    ids=["header", "pages", "cut"],
+)
+def test_a_damaged_job_table_is_refused_untouched_with_what_to_do(tmp_path, harm):
+    workplace = Workplace(tmp_path)
+    workplace.queue_phantom()
+    workplace.queue.close()
+    file = tmp_path / "oarlock.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for companion in tmp_path.glob("oarlock.db-*"):
+        companion.unlink()
+    harmed = harm(file.read_bytes())
+    file.write_bytes(harmed)
+
+    with pytest.raises(CannotStart, match="oarlock recover"):
+        migrate(url_in(tmp_path))
+
+    assert file.read_bytes() == harmed
+
+
+def test_the_command_rebuilds_a_missing_table_and_nothing_else(tmp_path, capsys, monkeypatch):
+    write_config(tmp_path, '[[peers]]\nae_title = "*"\n')
+    oarlock = Oarlock(tmp_path / "oarlock.toml", capsys, monkeypatch)
+    workplace = Workplace(tmp_path)
+    job = workplace.queue_phantom()
+    workplace.queue.close()
+
+    refused = oarlock("recover")
+    assert refused.code == 1
+    assert "move it aside" in refused.err
+
+    lose_job_table(tmp_path)
+    assert "1 jobs recovered, 0 of them held" in oarlock("recover").out
+    (row,) = json.loads(oarlock("jobs", "--json").out)
+    assert (row["id"], row["state"]) == (job, "receiving")
+    assert oarlock("complete", job).out == f"job {job} is queued\n"
+
+
+def test_a_second_series_keeps_its_number(tmp_path):
+    """Folders carry the job's number; a purged or lost one leaves a gap that must stay."""
+    workplace = Workplace(tmp_path)
+    first, second = workplace.queue_phantom(0), workplace.queue_phantom(1)
+    workplace.spool.purge(first)
+    workplace.queue.close()
+    lose_job_table(tmp_path)
+
+    queue, _ = recovered_in(tmp_path)
+
+    with closing(queue):
+        assert [job.id for job in queue.jobs()] == [second]
+        assert queue.job(second).series_instance_uid
