@@ -1,1 +1,251 @@
-"""placeholder."""
+"""What each decision of the design is worth: short equal runs that differ in one thing, on the same cases.
+
+    python -m training.ablation training/configs/ablation.toml --out runs/ablation --table docs/ablations.md
+
+Repeat the same command to go on where it was interrupted. The table is written anew after every run.
+"""
+
+import csv
+import json
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from model.bundle import Bundle
+from model.segmenter import Segmenter
+from training.config import ConfigurationError, TrainConfig, build_config, merged, read_table
+from training.dataset import read_packs
+from training.distributed import local_device
+from training.evaluate import score_case
+from training.stop import Stop
+from training.train import Data, TrainingStoppedError, export, load_data, run
+
+REFERENCE = "reference"
+SMALL_ORGANS = ("Cochlea", "Glnd_Lacrimal", "Lens", "OpticNrv")
+RESAMPLES = 2000
+
+Scores = dict[tuple[str, str], float]
+"""Case and organ to Dice; without those in which the organ neither is nor was found."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A run that differs from the reference in one thing."""
+
+    name: str
+    about: str
+    config: TrainConfig
+    settings: str  # the configuration as it was written
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Variant minus reference: mean over cases of the mean over a case's organs, its spread, 95 % interval."""
+
+    mean: float
+    deviation: float
+    low: float
+    high: float
+
+
+def main(
+    config: Path = typer.Argument(..., metavar="ABLATION.toml"),  # noqa: B008
+    out: Path = typer.Option(..., help="Folder of the runs, scores.csv and ablations.md."),  # noqa: B008
+    table: Path | None = typer.Option(None, help="Write the table here too."),  # noqa: B008
+    device: str = typer.Option("auto", help="auto, cpu or cuda"),
+    minutes: float = typer.Option(0, help="Stop after this long; 0: until every run is measured."),
+) -> None:
+    """Run and measure what has not been measured yet."""
+    console = Console()
+    stop = Stop(minutes * 60 or math.inf)
+    stop.listen()
+    try:
+        variants = read_variants(config)
+        finished = ablate(variants, out, local_device(device), stop, console, table)
+    except (ConfigurationError, TrainingStoppedError) as error:
+        console.print(f"[red]{error}")
+        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+    if not finished:
+        console.print("stopped; repeat the command to go on")
+
+
+def read_variants(path: Path) -> list[Variant]:
+    """The reference and every `[[variant]]` of a file: a run's configuration, and what each changes in it."""
+    table = read_table(path)
+    about = table.pop("about", "")
+    changes: list[dict[str, Any]] = table.pop("variant", [])
+    variants = [_variant(REFERENCE, about, table)]
+    for change in changes:
+        missing = {"name", "about", "change"} ^ set(change)
+        if missing:
+            raise ConfigurationError(
+                f"each [[variant]] needs name, about and change alone: {', '.join(missing)}"
+            )
+        variants.append(_variant(change["name"], change["about"], merged(table, change["change"])))
+    names = [variant.name for variant in variants]
+    if len(set(names)) < len(names):
+        raise ConfigurationError("two [[variant]] have one name")
+    return variants
+
+
+def _variant(name: str, about: str, table: dict[str, Any]) -> Variant:
+    return Variant(name, about, build_config(table), json.dumps(table, indent=1, sort_keys=True))
+
+
+def ablate(
+    variants: Sequence[Variant],
+    out: Path,
+    device: torch.device,
+    stop: Stop,
+    console: Console,
+    table: Path | None = None,
+) -> bool:
+    """Train and measure each variant that was not yet measured; False where a stop was wanted before the end."""
+    data: Data | None = None
+    measured: dict[str, Scores] = {}
+    for variant in variants:
+        folder = out / variant.name
+        _same_settings(folder, variant.settings)
+        if not (folder / "scores.csv").exists():
+            data = (data or load_data(variants[0].config, device)).weighted(variant.config.data.group_weights)
+            console.print(f"[bold]{variant.name}[/bold]: {variant.about}")
+            if not run(variant.config, folder, device, stop, console, data=data):
+                return False
+            measure(variant, folder, device, console)
+        measured[variant.name] = read_scores(folder / "scores.csv")
+        text = as_markdown(variants, measured)
+        for path in {out / "ablations.md", table or out / "ablations.md"}:
+            path.write_text(text, encoding="utf-8")
+        _write_all(measured, out / "scores.csv")
+    return True
+
+
+def measure(variant: Variant, folder: Path, device: torch.device, console: Console) -> None:
+    """Dice of every known organ of every validation case, whole images on the grid of the truth."""
+    segmenter = Segmenter(Bundle.load(export(variant.config, folder)), device.type, variant.config.threads)
+    cases = list(read_packs(Path(pack) for pack in variant.config.data.validation_packs))
+    rows = [
+        (case.name, score.organ, score.dice)
+        for case in track(cases, f"measuring {variant.name}", console=console)
+        for score in score_case(segmenter, case)
+    ]
+    part = folder / "scores.part"
+    with part.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+    part.replace(folder / "scores.csv")
+
+
+def read_scores(path: Path) -> Scores:
+    """The scores of one variant."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = {(case, organ): float(value) for case, organ, value in csv.reader(file)}
+    return {key: value for key, value in rows.items() if not math.isnan(value)}
+
+
+def organ_means(scores: Scores) -> dict[str, float]:
+    """Mean of each organ over the cases."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for (_, organ), value in scores.items():
+        values[organ].append(value)
+    return {organ: float(np.mean(found)) for organ, found in values.items()}
+
+
+def difference(scores: Scores, reference: Scores) -> Difference:
+    """Paired by case and organ; the interval is drawn from the cases, which are what is random.
+
+    It says nothing of another seed: for that the reference itself is trained twice.
+    """
+    cases: dict[str, list[float]] = defaultdict(list)
+    for key in scores.keys() & reference.keys():
+        cases[key[0]].append(scores[key] - reference[key])
+    values = np.array([np.mean(cases[case]) for case in sorted(cases)])
+    drawn = np.random.default_rng(0).choice(values, (RESAMPLES, len(values))).mean(1)
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return Difference(float(values.mean()), float(values.std(ddof=1)), float(low), float(high))
+
+
+def as_markdown(variants: Iterable[Variant], measured: dict[str, Scores]) -> str:
+    """The table of what was measured so far."""
+    variants = list(variants)
+    settings = variants[0].config
+    reference = measured[REFERENCE]
+    cases = len({case for case, _ in reference})
+    lines = []
+    for variant in variants:
+        cells = ["not yet measured", *[""] * 5]
+        if variant.name in measured:
+            cells = _cells(measured[variant.name], None if variant.name == REFERENCE else reference)
+        lines.append(f"| {variant.name} | {variant.about} | {' | '.join(cells)} |")
+    patch = " x ".join(map(str, settings.patch))
+    return PAGE.format(
+        steps=settings.optimiser.steps, patch=patch, seed=settings.seed, cases=cases, rows="\n".join(lines)
+    )
+
+
+PAGE = """# Ablations
+
+What single decisions are worth: short equal runs of a small network from random weights, each of which differs
+from the reference in one thing.
+They tell which way to go, not how good a finished network is.
+
+{steps} steps of patches of {patch} voxels, seed {seed}; {cases} validation cases.
+
+| run | what is different | all organs | large | small | difference | sd | 95 % interval |
+|---|---|---|---|---|---|---|---|
+{rows}
+
+Dice of whole images on the grid of the truth.
+All, large and small are means over organs of the mean over cases; small are lenses, cochleae, optic nerves and
+lacrimal glands.
+The difference is run minus reference, paired by case (mean over the case's organs), with its standard deviation
+over the cases and a 95 % interval drawn from the cases.
+The same run with another seed shows how much chance alone moves a figure: what is smaller than that is not shown
+to matter.
+
+Made with `python -m training.ablation training/configs/ablation.toml --out runs/ablation`.
+"""
+
+
+def _cells(scores: Scores, reference: Scores | None) -> list[str]:
+    means = organ_means(scores)
+    small = [value for organ, value in means.items() if organ.startswith(SMALL_ORGANS)]
+    large = [value for organ, value in means.items() if not organ.startswith(SMALL_ORGANS)]
+    cells = [f"{np.mean(values):.3f}" if values else "–" for values in ([*means.values()], large, small)]
+    if reference is None:
+        return [*cells, "", "", ""]
+    d = difference(scores, reference)
+    return [*cells, f"{d.mean:+.3f}", f"{d.deviation:.3f}", f"{d.low:+.3f} to {d.high:+.3f}"]
+
+
+def _write_all(measured: dict[str, Scores], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("run", "case", "organ", "dice"))
+        for name, scores in measured.items():
+            writer.writerows((name, *key, f"{value:.4f}") for key, value in scores.items())
+
+
+def _same_settings(folder: Path, settings: str) -> None:
+    """Refuse a folder that holds a run of another configuration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "configuration.json"
+    if not path.exists():
+        path.write_text(settings, encoding="utf-8")
+    elif path.read_text(encoding="utf-8") != settings:
+        raise ConfigurationError(
+            f"{folder} holds a run of another configuration; delete it or choose another --out"
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)

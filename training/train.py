@@ -73,14 +73,20 @@ class Data(NamedTuple):
     """Every case on the device, and how likely each is drawn."""
 
     cases: list[DeviceCase]
+    groups: list[str]
     chances: np.ndarray
+
+    def weighted(self, weights: dict[str, float]) -> "Data":
+        """The same cases, drawn by other weights of their groups."""
+        return self._replace(chances=_chances(self.groups, weights))
 
 
 def load_data(config: TrainConfig, device: torch.device) -> Data:
     """Read the packs; cases are drawn by the weight of their group."""
     packed = list(read_packs(Path(pack) for pack in config.data.packs))
-    chances = _chances([case.group for case in packed], config.data.group_weights)
-    return Data([DeviceCase(case, device) for case in packed], chances)
+    groups = [case.group for case in packed]
+    chances = _chances(groups, config.data.group_weights)
+    return Data([DeviceCase(case, device) for case in packed], groups, chances)
 
 
 def run(
