@@ -1,0 +1,265 @@
+"""Whether an image is what its header says: head and neck, the right way round, in Hounsfield units, whole.
+
+Judged from the voxels alone. How often each judgement is right is measured in docs/gates.md; the limits below
+were chosen on training cases.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from model.body_sections import CoarseVolume, Sections, body_sections, coarse_volume
+from model.ct import LOWEST_HU, CTVolume
+from model.findings import Finding, Severity
+from model.geometry import Mask
+from model.section_atlas import AS_GIVEN, MIRRORED, WAYS, Match, average_sections
+
+LEAST_SIMILARITY = 0.78
+"""To the average head and neck; 164 training images have 0.83 to 0.97, other things 0.4 to 0.7."""
+
+CLEAR_MARGIN = 0.02
+"""By which one way round must fit better than another to be believed; training images have 0.01 to 0.12."""
+
+MIRROR_MARGIN = 0.003
+"""By which the mirrored image must fit better to be believed; no training image does, the worst has 0.0026."""
+
+MIRROR_BELOW_MM = -180.0
+"""Only an image that reaches the aortic arch, this far from the brainstem's lower end, shows its side."""
+
+FEWEST_SECTIONS = 6
+"""48 mm of body; less is not judged."""
+
+LEAST_TOP_MM = -110.0
+"""An image that ends below this, from the brainstem's lower end, shows shoulders and chest only."""
+
+REGIONS: tuple[tuple[str, float, float], ...] = (
+    ("head above the brainstem's lower end", 0.0, np.inf),
+    ("jaws and throat", -80.0, 0.0),
+    ("neck", -150.0, -80.0),
+    ("chest", -np.inf, -150.0),
+)
+"""Name, lower and upper end in mm from the brainstem's lower end; patients differ by some 20 mm."""
+
+SOFT_HU = 200
+LEAST_SOFT_SHARE = 0.6
+"""Share of the body within 200 HU of water; training images have 0.71 to 0.90."""
+AIR_AROUND_HU = (LOWEST_HU, -850)
+PEAK_SEARCH_HU = (-45, 160)
+PEAK_USUAL_HU = (25, 75)
+PEAK_WARNING_HU = (5, 85)
+PEAK_BIN_HU = 10
+
+METAL_HU = 2800
+METAL_NOTE_CM3, METAL_WARNING_CM3 = 0.1, 4.0
+
+CORE = ("Brainstem", "Bone_Mandible", "Parotid_L", "Parotid_R", "SpinalCanal", "SpinalCord")
+"""Organs of which every head-and-neck image that can be contoured shows some."""
+LEVEL_TOLERANCE_MM = 45.0
+AIR_BELOW_HU = -400
+MOST_AIR = 0.3
+
+
+def examine_image(volume: CTVolume) -> tuple[Finding, ...]:
+    """Judge an image before any network has seen it; takes a fraction of a second.
+
+    Left and right are judged only where the image reaches the chest: head and neck are too symmetrical.
+    """
+    coarse = coarse_volume(volume.hu, volume.grid)
+    if coarse is None:
+        return (_hold("no-body", "nothing denser than -400 HU was found; expected is a patient"),)
+    return (
+        *_hounsfield(coarse),
+        *_metal(volume),
+        *_field_of_view(coarse),
+        *_anatomy(body_sections(coarse)),
+    )
+
+
+def examine_anatomy(volume: CTVolume, masks: Mapping[str, Mask]) -> tuple[Finding, ...]:
+    """Judge an image by the organs that were found in it.
+
+    Parameters
+    ----------
+    masks
+        Structure name to mask on the grid of `volume`.
+    """
+    core = [name for name in CORE if name in masks and not masks[name].is_empty]
+    if not core:
+        expected = ", ".join(CORE)
+        return (_hold("not-head-and-neck", f"none of these organs was found: {expected}; expected are some"),)
+    return (*_levels_disagree(volume, masks), *_organs_in_air(volume, masks))
+
+
+# Anatomy
+
+
+def _anatomy(sections: Sections | None) -> list[Finding]:
+    count = 0 if sections is None else len(sections.hu)
+    if sections is None or count < FEWEST_SECTIONS:
+        text = f"{count * 8} mm of a body; {FEWEST_SECTIONS * 8} mm are needed to tell what it shows"
+        return [Finding("too-short-to-judge", Severity.WARNING, None, text)]
+    atlas = average_sections()
+    matches = {way: atlas.match(sections, way) for way in WAYS}
+    given = matches[AS_GIVEN]
+    other = max((way for way in WAYS if way != AS_GIVEN), key=lambda way: matches[way].similarity)
+    margin = given.similarity - matches[other].similarity
+    likeness = f"as the header has it {given.similarity:.2f}, with {other} {matches[other].similarity:.2f}"
+    if max(given.similarity, matches[other].similarity) < LEAST_SIMILARITY:
+        text = f"similarity to the average head and neck: {likeness}; expected is {LEAST_SIMILARITY} at least"
+        return [_hold("not-head-and-neck", text)]
+    if margin < -CLEAR_MARGIN:
+        text = f"the image fits head and neck better with {other} than the header says: similarity {likeness}"
+        return [_hold("turned-image", text)]
+    if given.top_mm < LEAST_TOP_MM:
+        text = f"the image shows {_covered(given)}; expected is some of the head"
+        return [_hold("not-head-and-neck", text)]
+    findings = [Finding("image-coverage", Severity.NOTE, None, f"the image shows {_covered(given)}")]
+    if margin < CLEAR_MARGIN:
+        text = (
+            f"which way round the patient lies cannot be told: similarity {likeness}; check the orientation"
+        )
+        findings.append(Finding("orientation-unclear", Severity.WARNING, None, text))
+    return findings + _mirrored(sections, given)
+
+
+def _mirrored(sections: Sections, given: Match) -> list[Finding]:
+    if given.bottom_mm > MIRROR_BELOW_MM:
+        return []
+    mirrored = average_sections().match(sections, MIRRORED).similarity
+    if mirrored - given.similarity < MIRROR_MARGIN:
+        return []
+    text = (
+        f"the chest fits the average better with left and right exchanged: similarity {mirrored:.4f} against "
+        f"{given.similarity:.4f}; expected is less. A patient with organs on the other side looks the same"
+    )
+    return [_hold("mirrored-image", text)]
+
+
+def _covered(match: Match) -> str:
+    shown = [name for name, low, high in REGIONS if match.bottom_mm < high and match.top_mm > low]
+    ends = f"from {match.bottom_mm:+.0f} to {match.top_mm:+.0f} mm"
+    return f"{', '.join(shown)}: {ends} about the brainstem's lower end"
+
+
+def _levels_disagree(volume: CTVolume, masks: Mapping[str, Mask]) -> list[Finding]:
+    """The brainstem's lower end, as found and as the image's likeness to the average places it."""
+    brainstem = masks.get("Brainstem")
+    coarse = coarse_volume(volume.hu, volume.grid)
+    sections = None if coarse is None else body_sections(coarse)
+    if brainstem is None or brainstem.is_empty or sections is None or len(sections.hu) < FEWEST_SECTIONS:
+        return []
+    heights = volume.grid.positions_mm[:, 2]
+    found = heights[brainstem.corner[0] : brainstem.corner[0] + len(brainstem.voxels)].min()
+    off = float(found - average_sections().match(sections).zero_mm)
+    if abs(off) <= LEVEL_TOLERANCE_MM:
+        return []
+    text = (
+        f"its lower end was found {off:+.0f} mm (positive to the head) from where the image as a whole has it; "
+        f"expected is within {LEVEL_TOLERANCE_MM:.0f} mm"
+    )
+    return [Finding("wrong-level", Severity.WARNING, "Brainstem", text)]
+
+
+def _organs_in_air(volume: CTVolume, masks: Mapping[str, Mask]) -> list[Finding]:
+    findings = []
+    for name, mask in masks.items():
+        if mask.is_empty or name.startswith("Lung"):
+            continue
+        box = tuple(slice(c, c + n) for c, n in zip(mask.corner, mask.voxels.shape, strict=True))
+        air = float((volume.hu[box][mask.voxels] < AIR_BELOW_HU).mean())
+        if air > MOST_AIR:
+            text = f"{air:.0%} of it is air (below {AIR_BELOW_HU} HU); expected is at most {MOST_AIR:.0%}"
+            findings.append(Finding("organ-in-air", Severity.WARNING, name, text))
+    return findings
+
+
+# Hounsfield units
+
+
+def _hounsfield(coarse: CoarseVolume) -> list[Finding]:
+    body, around = coarse.hu[coarse.body], coarse.hu[~coarse.body]
+    soft = float((np.abs(body) < SOFT_HU).mean())
+    air = _air_around(around)
+    if soft < LEAST_SOFT_SHARE or not AIR_AROUND_HU[0] <= air <= AIR_AROUND_HU[1]:
+        text = (
+            f"{soft:.0%} of the body lies within {SOFT_HU} HU of water and the air around it at {air:.0f} HU; "
+            f"expected are {LEAST_SOFT_SHARE:.0%} at least and about -1000 HU"
+        )
+        return [_hold("implausible-hu", text)]
+    peak = tissue_peak_hu(body)
+    if PEAK_USUAL_HU[0] <= peak <= PEAK_USUAL_HU[1]:
+        return []
+    is_far = not PEAK_WARNING_HU[0] <= peak <= PEAK_WARNING_HU[1]
+    text = (
+        f"soft tissue has its peak at {peak:.0f} HU; expected is {PEAK_USUAL_HU[0]} to {PEAK_USUAL_HU[1]} HU. "
+        "Check the rescale intercept and the scanner's calibration"
+    )
+    return [Finding("hu-offset", Severity.WARNING if is_far else Severity.NOTE, None, text)]
+
+
+def _air_around(around: NDArray[np.int16]) -> float:
+    """Median of what surrounds the body, without padding if there is anything else."""
+    air = around[around > LOWEST_HU]
+    if len(air):
+        return float(np.median(air))
+    return float(LOWEST_HU)
+
+
+def tissue_peak_hu(body: NDArray[np.int16]) -> float:
+    """The most frequent value of a body's soft tissue other than fat, by bins of 10 HU."""
+    low, high = PEAK_SEARCH_HU
+    edges = np.arange(low - 10 * PEAK_BIN_HU, high + 10 * PEAK_BIN_HU, PEAK_BIN_HU)
+    counts = ndimage.gaussian_filter1d(np.histogram(body, edges)[0].astype(float), 1.0)
+    middles = (edges[1:] + edges[:-1]) / 2
+    counts[(middles < low) | (middles > high)] = -1
+    return float(middles[counts.argmax()])
+
+
+def _metal(volume: CTVolume) -> list[Finding]:
+    """Values that only metal has; on the usual scale, that ends at 3071 HU, they are cut off there."""
+    in_slices = np.count_nonzero(volume.hu > METAL_HU, axis=(1, 2))
+    cm3 = float(in_slices.sum() * np.prod(volume.grid.spacing_mm) / 1000)
+    if cm3 < METAL_NOTE_CM3:
+        return []
+    severity = Severity.WARNING if cm3 >= METAL_WARNING_CM3 else Severity.NOTE
+    text = (
+        f"{cm3:.1f} cm³ of metal (above {METAL_HU} HU) in {np.count_nonzero(in_slices)} slices; "
+        "contours in those slices may follow its streaks"
+    )
+    return [Finding("metal", severity, None, text)]
+
+
+# Field of view
+
+
+def _field_of_view(coarse: CoarseVolume) -> list[Finding]:
+    """Whether the body reaches the edge of the slices, or of the circle in which the scanner reconstructs."""
+    outside = _outside_circle(coarse.hu)
+    near = ndimage.binary_dilation(outside, iterations=1, border_value=True)
+    edge = np.ones_like(near)
+    edge[1:-1, 1:-1] = False
+    cut = (coarse.body & (near | edge)).any(axis=(1, 2))
+    count = int(cut.sum())
+    if not count:
+        return []
+    length = count * coarse.spacing_mm[0]
+    text = (
+        f"the body reaches the edge of the field of view over {length:.0f} mm of its length; "
+        "organs there may be cut off, and the external contour is incomplete"
+    )
+    return [Finding("body-cut-off", Severity.WARNING, None, text)]
+
+
+def _outside_circle(hu: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """(rows, columns) of padding outside the inscribed circle; nothing unless all four corners are padding."""
+    rows, columns = hu.shape[1:]
+    y, x = np.ogrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+    beyond = np.asarray(x**2 + y**2 > 1.0)
+    padding = (hu == LOWEST_HU).all(axis=0)
+    return beyond if padding[beyond].all() and beyond.any() else np.zeros_like(beyond)
+
+
+def _hold(code: str, text: str) -> Finding:
+    return Finding(code, Severity.HOLD, None, text)
