@@ -1,4 +1,7 @@
-"""A model on disk: `model.json`, which says everything about it, and `weights.safetensors`. Tensors only."""
+"""A model on disk: `model.json`, which says everything about it, and `weights.safetensors`. Tensors only.
+
+Beside them may stand `reference.json`, the usual sizes and places of organs; `model.json` names both digests.
+"""
 
 import dataclasses
 import hashlib
@@ -15,6 +18,7 @@ from torch import Tensor, nn
 
 from model.errors import BundleError
 from model.preprocess import Preprocessing
+from model.reference_ranges import ReferenceRanges
 from model.structures import structure
 from model.unet import Triple, UNet3D, UNetConfig
 
@@ -36,6 +40,8 @@ class Bundle:
         (D, H, W) the size on which the network was trained, and on which it predicts.
     card
         What the bundle's author says of training data, licence and accuracy.
+    reference_ranges
+        By which results are judged; None in a bundle without them.
     """
 
     name: str
@@ -46,6 +52,7 @@ class Bundle:
     preprocessing: Preprocessing
     tile: Triple
     card: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    reference_ranges: ReferenceRanges | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -53,7 +60,7 @@ class Bundle:
         about = _read_json(folder / "model.json")
         weights = _read_bytes(folder / "weights.safetensors")
         try:
-            digest = _checked_digest(weights, about["weights_sha256"], folder)
+            digest = _checked_digest(weights, about["weights_sha256"], folder / "weights.safetensors")
             config = UNetConfig(**{key: _tuples(value) for key, value in about["network"].items()})
             preprocessing = Preprocessing(
                 **{key: _tuples(value) for key, value in about["preprocessing"].items()}
@@ -68,6 +75,7 @@ class Bundle:
                 preprocessing=preprocessing,
                 tile=_tile(about["tile"], config),
                 card=about.get("card", {}),
+                reference_ranges=_reference_ranges(about, folder / "reference.json"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{folder / 'model.json'} does not describe a bundle: {error!r}") from error
@@ -109,6 +117,35 @@ def write_bundle(
     return digest
 
 
+def add_reference_ranges(folder: Path, ranges: ReferenceRanges) -> None:
+    """Put ranges beside a bundle's weights, in place of any that are there.
+
+    Of the two files, `model.json` is replaced last and at once: a bundle that was interrupted does not load.
+
+    Raises
+    ------
+    BundleError
+        There is no bundle in the folder.
+    """
+    about = _read_json(folder / "model.json")
+    text = ranges.to_json().encode()
+    (folder / "reference.json").write_bytes(text)
+    about["reference_sha256"] = hashlib.sha256(text).hexdigest()
+    part = folder / "model.json.part"
+    part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    part.replace(folder / "model.json")
+
+
+def _reference_ranges(about: Mapping[str, Any], path: Path) -> ReferenceRanges | None:
+    """Ranges that `model.json` names; a file that it does not name is not read."""
+    expected = about.get("reference_sha256")
+    if expected is None:
+        return None
+    text = _read_bytes(path)
+    _checked_digest(text, expected, path)
+    return ReferenceRanges.from_json(text)
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         about = json.loads(_read_bytes(path))
@@ -126,12 +163,11 @@ def _read_bytes(path: Path) -> bytes:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _checked_digest(weights: bytes, expected: str, folder: Path) -> str:
-    digest = hashlib.sha256(weights).hexdigest()
+def _checked_digest(content: bytes, expected: str, path: Path) -> str:
+    digest = hashlib.sha256(content).hexdigest()
     if digest != expected:
         raise BundleError(
-            f"{folder / 'weights.safetensors'} was changed: its SHA-256 is {digest}, model.json says {expected}; "
-            "copy the bundle again"
+            f"{path} was changed: its SHA-256 is {digest}, model.json says {expected}; copy the bundle again"
         )
     return digest
 

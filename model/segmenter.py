@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -37,11 +37,14 @@ class Segmentation:
         What a reader should know about how it was done, for example a fall back to the CPU.
     seconds
         Stage name to duration.
+    confidence
+        Structure name to the network's mean probability within what was found, 0.5 to 1.
     """
 
     masks: Mapping[str, Mask]
     remarks: tuple[str, ...]
     seconds: Mapping[str, float]
+    confidence: Mapping[str, float] = field(default_factory=dict)
 
 
 class Segmenter:
@@ -84,16 +87,18 @@ class Segmenter:
         with _timed(seconds, "network"):
             report("network", 0.0)
             probabilities = self._predict(image, remarks, lambda share: report("network", share))
-        masks = {}
+        masks, confidence = {}, {}
         with _timed(seconds, "grid"):
             for index, name in enumerate(self.bundle.structure_names):
                 report("grid", index / len(self.bundle.structure_names))
-                mask = to_mask(largest_component(probabilities[index]), image, grid or volume.grid)
+                cleaned = largest_component(probabilities[index])
+                mask = to_mask(cleaned, image, grid or volume.grid)
                 if is_speck(name, mask.volume_cm3(grid or volume.grid)):
                     remarks.append(f"{name}: a speck was found and taken for nothing")
                 elif not mask.is_empty:
                     masks[name] = mask
-        return Segmentation(masks, tuple(remarks), seconds)
+                    confidence[name] = float(probabilities[index][cleaned > 0.5].mean(dtype=np.float64))
+        return Segmentation(masks, tuple(remarks), seconds, confidence)
 
     def _predict(
         self, image: NetworkImage, remarks: list[str], progress: Callable[[float], None]

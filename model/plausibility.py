@@ -1,0 +1,240 @@
+"""Whether what was found could be a patient's organs: size, shape, sides, order, and where the image ends.
+
+Facts of anatomy hold for everybody and put a result on hold; ranges come from training patients and warn.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from model.findings import Finding, Severity
+from model.geometry import Mask, SliceGrid
+from model.organ_measures import BACKWARD_MM, HEADWARD_MM, LATERAL_MM, OrganMeasure, measure_organs
+from model.reference_ranges import Range, ReferenceRanges
+from model.structures import LEFT, structure
+
+LONG_ORGANS = ("SpinalCanal", "SpinalCord")
+"""Judged by cross-section: how much of them there is depends on where the image ends."""
+
+NEVER_WHOLE = ("Lung_L", "Lung_R", *LONG_ORGANS)
+"""Head-and-neck images end within them, which is no news and is only noted."""
+
+ANCHORS: Mapping[str, str] = {
+    **{
+        f"{stem}_{side}": "Brainstem"
+        for stem in ("Cochlea", "Eye", "Parotid", "Glnd_Submand")
+        for side in "LR"
+    },
+    **{f"{stem}_{side}": f"Eye_{side}" for stem in ("Lens", "OpticNrv", "Glnd_Lacrimal") for side in "LR"},
+    "Bone_Mandible": "Brainstem",
+    "Brain": "Brainstem",
+}
+"""Organ to the organ from which its place is measured."""
+
+MIDLINE = ("Brainstem", "SpinalCanal", "SpinalCord", "Bone_Mandible", "Brain")
+
+IN_FRONT = (
+    *((f"{front}_{side}", "Brainstem") for front in ("Eye", "Lens", "OpticNrv", "Glnd_Lacrimal") for side in "LR"),
+    ("Bone_Mandible", "SpinalCanal"),
+    ("Bone_Mandible", "SpinalCord"),
+    ("Bone_Mandible", "Brainstem"),
+    *((f"Lens_{side}", f"Eye_{side}") for side in "LR"),
+    *((f"Eye_{side}", f"OpticNrv_{side}") for side in "LR"),
+    *((f"Glnd_Submand_{side}", "SpinalCanal") for side in "LR"),
+)  # fmt: skip
+"""The first lies in front of the second in every patient."""
+
+ABOVE = (
+    ("Brainstem", "SpinalCanal"),
+    ("Brainstem", "SpinalCord"),
+    ("Brainstem", "Bone_Mandible"),
+    *(("Brainstem", f"{low}_{side}") for low in ("Lung", "Glnd_Submand") for side in "LR"),
+    *((f"Eye_{side}", "Bone_Mandible") for side in "LR"),
+    *((f"Parotid_{side}", f"Lung_{side}") for side in "LR"),
+)
+"""The first lies nearer to the head than the second in every patient."""
+
+GROSS_FACTOR = 3.0
+"""So many times beyond its range, a volume is impossible."""
+
+LARGEST_SPARE_PART = 0.02
+LEAST_CONFIDENCE = 0.75
+"""Mean probability; what is found well has 0.9 and more."""
+
+
+def check_plausibility(
+    masks: Mapping[str, Mask],
+    grid: SliceGrid,
+    ranges: ReferenceRanges | None,
+    confidence: Mapping[str, float] | None = None,
+) -> tuple[Finding, ...]:
+    """Everything about a segmentation that a person should look at.
+
+    Parameters
+    ----------
+    masks
+        Structure name to mask; empty masks are passed over.
+    ranges
+        The bundle's, or None: then sizes, shapes and places are not judged, and a note says so.
+    confidence
+        Structure name to the network's mean probability within the structure, as `Segmentation.confidence`.
+    """
+    organs = measure_organs(masks, grid)
+    findings = [*_sides(organs), *_order(organs), *_ends(organs), *_parts(organs), *_doubts(confidence or {})]
+    if ranges is None:
+        text = "the bundle has no reference ranges: sizes, shapes and places of organs were not judged"
+        return (*findings, Finding("plausibility-not-checked", Severity.NOTE, None, text))
+    return (
+        *findings,
+        *_sizes(organs, ranges),
+        *_shapes(organs, ranges),
+        *_side_ratios(organs, ranges),
+        *_places(organs, ranges),
+    )
+
+
+# Facts
+
+
+def _sides(organs: Mapping[str, OrganMeasure]) -> Iterator[Finding]:
+    """A left organ has its right partner on its right, and neither lies across the midline."""
+    for name, organ in organs.items():
+        if structure(name).laterality is None:
+            continue
+        towards = 1 if structure(name).laterality == LEFT else -1
+        partner = organs.get(structure(name).mirror)
+        if partner is not None and towards == 1:
+            apart = _apart(organ, partner, LATERAL_MM)
+            if apart <= 0:
+                text = (
+                    f"lies {-apart:.0f} mm to the right of {structure(name).mirror}; expected is to its left"
+                )
+                yield Finding("sides-swapped", Severity.HOLD, name, text)
+        middle = next((middle for middle in MIDLINE if middle in organs), None)
+        if middle is not None:
+            out = towards * _apart(organ, organs[middle], LATERAL_MM)
+            if out <= 0:
+                side = "left" if towards == 1 else "right"
+                text = (
+                    f"its middle lies {-out:.0f} mm beyond that of {middle}; expected is to the {side} of it"
+                )
+                yield Finding("wrong-side", Severity.HOLD, name, text)
+
+
+def _order(organs: Mapping[str, OrganMeasure]) -> Iterator[Finding]:
+    for pairs, axis, sign, code, word in (
+        (IN_FRONT, BACKWARD_MM, -1, "wrong-order-front-back", "in front of"),
+        (ABOVE, HEADWARD_MM, 1, "wrong-order-head-feet", "nearer to the head than"),
+    ):
+        for name, other in pairs:
+            if name in organs and other in organs:
+                apart = sign * _apart(organs[name], organs[other], axis)
+                if apart <= 0:
+                    text = f"its middle is off by {-apart:.0f} mm: expected is that it lies {word} {other}"
+                    yield Finding(code, Severity.HOLD, name, text)
+
+
+def _apart(organ: OrganMeasure, other: OrganMeasure, axis: int) -> float:
+    return float(organ.centroid_mm[axis] - other.centroid_mm[axis])
+
+
+def _ends(organs: Mapping[str, OrganMeasure]) -> Iterator[Finding]:
+    for name, organ in organs.items():
+        if organ.is_cut:
+            severity = Severity.NOTE if name in NEVER_WHOLE and "edge" not in organ.ends else Severity.WARNING
+            text = (
+                f"reaches the image's {' and '.join(organ.ends)}: expected is a margin, so it may be cut off"
+            )
+            yield Finding("organ-cut-off", severity, name, text)
+
+
+def _parts(organs: Mapping[str, OrganMeasure]) -> Iterator[Finding]:
+    for name, organ in organs.items():
+        spare = [share for share in organ.part_shares[1:] if share > LARGEST_SPARE_PART]
+        if spare:
+            text = (
+                f"is in {len(spare) + 1} parts, the largest with {organ.part_shares[0]:.0%}; expected is one"
+            )
+            yield Finding("several-parts", Severity.WARNING, name, text)
+
+
+def _doubts(confidence: Mapping[str, float]) -> Iterator[Finding]:
+    for name, mean in confidence.items():
+        if mean < LEAST_CONFIDENCE:
+            text = f"mean probability within it is {mean:.2f}; expected is {LEAST_CONFIDENCE} at least"
+            yield Finding("uncertain-organ", Severity.WARNING, name, text)
+
+
+# Ranges
+
+
+def _sizes(organs: Mapping[str, OrganMeasure], ranges: ReferenceRanges) -> Iterator[Finding]:
+    for name, organ in organs.items():
+        if name in LONG_ORGANS:
+            usual, value, unit = ranges.section_cm2.get(name), organ.section_cm2, "cm² in mean cross-section"
+        else:
+            usual, value, unit = ranges.volume_cm3.get(name), organ.volume_cm3, "cm³"
+        if usual is None or value in usual:
+            continue
+        is_small = value < usual.low
+        if is_small and organ.is_cut and name not in LONG_ORGANS:
+            continue
+        is_gross = value > GROSS_FACTOR * usual.high or value < usual.low / GROSS_FACTOR
+        text = f"{value:.3g} {unit}; {_expected(usual)}"
+        code = "organ-too-small" if is_small else "organ-too-large"
+        yield Finding(code, Severity.HOLD if is_gross else Severity.WARNING, name, text)
+
+
+def _shapes(organs: Mapping[str, OrganMeasure], ranges: ReferenceRanges) -> Iterator[Finding]:
+    for name, organ in organs.items():
+        usual = ranges.roughness.get(name)
+        if usual is not None and not organ.is_cut and organ.roughness > usual.high:
+            text = (
+                f"its surface is {organ.roughness:.2f} times that of a ball of its volume; {_expected(usual)}"
+            )
+            yield Finding("ragged-organ", Severity.WARNING, name, text)
+
+
+def _side_ratios(organs: Mapping[str, OrganMeasure], ranges: ReferenceRanges) -> Iterator[Finding]:
+    for stem, usual in ranges.side_ratio.items():
+        left, right = organs.get(f"{stem}_L"), organs.get(f"{stem}_R")
+        if left is None or right is None or left.is_cut or right.is_cut:
+            continue
+        ratio = max(left.volume_cm3, right.volume_cm3) / min(left.volume_cm3, right.volume_cm3)
+        if ratio > usual.high:
+            smaller = f"{stem}_L" if left.volume_cm3 < right.volume_cm3 else f"{stem}_R"
+            volumes = f"left has {left.volume_cm3:.3g} cm³ and right {right.volume_cm3:.3g} cm³"
+            text = f"{volumes}, a ratio of {ratio:.1f}; {_expected(usual)}"
+            yield Finding("unequal-sides", Severity.WARNING, smaller, text)
+
+
+def _places(organs: Mapping[str, OrganMeasure], ranges: ReferenceRanges) -> Iterator[Finding]:
+    for name, anchor in ANCHORS.items():
+        usual = ranges.offset_mm.get(offset_key(name))
+        organ, other = organs.get(name), organs.get(anchor)
+        if usual is None or organ is None or other is None or organ.is_cut or other.is_cut:
+            continue
+        offset = offset_mm(name, organ, other)
+        for value, limits, words in zip(
+            offset, usual, ("to its side", "backwards", "headwards"), strict=True
+        ):
+            if value not in limits:
+                text = f"lies {value:.0f} mm {words} from {anchor}; {_expected(limits)}"
+                yield Finding("unusual-place", Severity.WARNING, name, text)
+
+
+def offset_key(name: str) -> str:
+    """The name under which an organ's place is kept: one for both sides."""
+    return f"{_stem(name)} from {_stem(ANCHORS[name])}"
+
+
+def offset_mm(name: str, organ: OrganMeasure, anchor: OrganMeasure) -> tuple[float, float, float]:
+    """From an anchor's centroid to an organ's: (leftwards, backwards, headwards), mirrored for right organs."""
+    left, back, head = (organ.centroid_mm - anchor.centroid_mm).tolist()
+    return (-left if name.endswith("_R") else left, back, head)
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix("_L").removesuffix("_R")
+
+
+def _expected(usual: Range) -> str:
+    return f"expected is {usual.low:.3g} to {usual.high:.3g}, by {usual.cases} in training patients"
