@@ -1,5 +1,6 @@
 """Who may open an association, and when: the answer to an A-ASSOCIATE-RQ, off the network."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from daemon.config import Config
@@ -17,6 +18,7 @@ class AssociationRequest:
     called: str
     address: str
     application_context: str
+    certificate_sha256: str = ""
 
 
 def stranger(config: Config, asked: AssociationRequest) -> Rejection | None:
@@ -25,14 +27,24 @@ def stranger(config: Config, asked: AssociationRequest) -> Rejection | None:
         return Rejection.APPLICATION_CONTEXT_NOT_SUPPORTED
     if asked.called not in _our_titles(config):
         return Rejection.CALLED_AE_TITLE_NOT_RECOGNISED
-    if not config.peer_allows(asked.calling, asked.address):
+    if config.peer_for(asked.calling, asked.address, asked.certificate_sha256) is None:
         return Rejection.CALLING_AE_TITLE_NOT_RECOGNISED
     return None
 
 
-def overload(config: Config, open_associations: int, *, has_room: bool) -> Rejection | None:
-    """Return what passes: the sender should come again."""
-    if open_associations >= config.node.max_associations:
+def overload(
+    config: Config, asked: AssociationRequest, open_titles: Collection[str], *, has_room: bool
+) -> Rejection | None:
+    """Return what passes: the sender should come again.
+
+    Parameters
+    ----------
+    open_titles
+        Calling AE titles of the associations that are open, once for each.
+    """
+    peer = config.peer_for(asked.calling, asked.address, asked.certificate_sha256)
+    own = sum(title == asked.calling for title in open_titles)
+    if len(open_titles) >= config.node.max_associations or (peer and own >= peer.max_associations):
         return Rejection.LOCAL_LIMIT_EXCEEDED
     return None if has_room else Rejection.TEMPORARY_CONGESTION
 

@@ -152,7 +152,7 @@ def echo(
     if found is None:
         known = ", ".join(each.name for each in loaded.destinations) or "there is none"
         wrong_use(f"no destination is called {destination} (known: {known})")
-    outcome = c_echo(found, loaded.node.ae_title)
+    outcome = c_echo(found, loaded.node.ae_title, tls=loaded.tls)
     where = f"{found.name}, {found.ae_title}@{found.host}:{found.port}"
     if not outcome.sent:
         complain(f"{where}: {outcome.kind}: {outcome.detail}")

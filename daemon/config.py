@@ -28,6 +28,7 @@ from daemon.config_values import (
     Host,
     HostOrNetwork,
     Port,
+    Sha256,
     StructureName,
     covers,
 )
@@ -91,6 +92,30 @@ class Model(_Section):
         return None if bundle is None else _anchored(bundle, info)
 
 
+class Tls(_Section):
+    """DICOM TLS, for peers that call us and for destinations with `tls`; without this section there is none."""
+
+    certificate: Path
+    key: Path
+    authorities: Path | None = None
+    port: BindPort = 2762
+    only: bool = False
+    require_peer_certificate: bool = True
+
+    @field_validator("certificate", "key", "authorities")
+    @classmethod
+    def _absolute(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        return None if path is None else _anchored(path, info)
+
+    @model_validator(mode="after")
+    def _somebody_vouches_for_peers(self) -> Self:
+        if self.require_peer_certificate and not self.authorities:
+            raise ValueError(
+                "authorities is missing: who may sign the certificates that are required of peers"
+            )
+        return self
+
+
 class Web(_Section):
     """The status page."""
 
@@ -115,21 +140,27 @@ class Peer(_Section):
 
     ae_title: AETitleOrAny
     hosts: tuple[HostOrNetwork, ...] = ()
+    certificates_sha256: tuple[Sha256, ...] = ()
+    max_associations: int = Field(1000, ge=1, le=1000)
 
-    def allows(self, ae_title: str, address: str) -> bool:
-        """Whether an association from this title and IP address comes from this peer."""
+    def allows(self, ae_title: str, address: str, certificate_sha256: str = "") -> bool:
+        """Whether an association from this title, IP address and certificate comes from this peer."""
         if self.ae_title not in {ANY, ae_title.strip(" ")}:
+            return False
+        if self.certificates_sha256 and certificate_sha256 not in self.certificates_sha256:
             return False
         return not self.hosts or any(covers(host, address) for host in self.hosts)
 
 
 class Destination(_Section):
-    """Where results are sent, which of them, and for which planning system they are written."""
+    """Where results are sent, how, which of them, and for which planning system they are written."""
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]*$")
     ae_title: AETitle
     host: Host
     port: Port
+    tls: bool = False
+    certificate_sha256: Sha256 | None = None
     profile: Literal["generic", "eclipse", "raystation", "monaco", "pinnacle", "mim"] = "generic"
     objects: tuple[Literal["rtstruct", "seg", "secondary-capture", "pdf"], ...] = Field(
         ("rtstruct",), min_length=1
@@ -177,12 +208,21 @@ class Config(_Section):
     )
     series: Series = Series()
     model: Model = Model()
+    tls: Tls | None = None
     web: Web = Web()
     delivery: DeliverySettings = DeliverySettings()
     retention: Retention = Retention()
     peers: tuple[Peer, ...] = ()
     destinations: tuple[Destination, ...] = ()
     routes: tuple[Route, ...] = ()
+
+    @model_validator(mode="after")
+    def _tls_has_its_section(self) -> Self:
+        needing = [f'destination "{each.name}"' for each in self.destinations if each.tls]
+        needing += [f'peer "{each.ae_title}"' for each in self.peers if each.certificates_sha256]
+        if needing and self.tls is None:
+            raise ValueError(f"[tls] is missing, which {', '.join(needing)} needs")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -200,9 +240,9 @@ class Config(_Section):
         """Return the destination of that name."""
         return next((found for found in self.destinations if found.name == name), None)
 
-    def peer_allows(self, ae_title: str, address: str) -> bool:
-        """Whether any configured peer may send with this AE title from this IP address."""
-        return any(peer.allows(ae_title, address) for peer in self.peers)
+    def peer_for(self, ae_title: str, address: str, certificate_sha256: str = "") -> Peer | None:
+        """Return the first configured peer that may send with this AE title, IP address and certificate."""
+        return next((peer for peer in self.peers if peer.allows(ae_title, address, certificate_sha256)), None)
 
 
 def load_config(path: Path, environ: Mapping[str, str]) -> Config:

@@ -5,7 +5,7 @@ import re
 import socket
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -83,6 +83,13 @@ AETitleOrAny = Annotated[str, AfterValidator(_ae_title_or_any)]
 Host = Annotated[str, AfterValidator(_host)]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 HostOrNetwork = Annotated[str, AfterValidator(_host_or_network)]
+Sha256 = Annotated[
+    str,
+    BeforeValidator(lambda text: text.replace(":", "").lower() if isinstance(text, str) else text),
+    Field(pattern=r"^[0-9a-f]{64}$"),
+]
+"""A certificate's SHA-256 fingerprint as `openssl x509 -fingerprint -sha256` prints it, colons or not."""
+
 StructureName = Annotated[str, AfterValidator(_structure_name)]
 BindPort = Annotated[int, Field(ge=0, le=65535)]  # 0 lets the system choose a free one
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -131,7 +131,7 @@ class Courier:
             self._queue.item_sent(unsent[path][0].id)
 
         try:
-            return send(list(unsent), destination, config.node.ae_title, self._timeouts, stored)
+            return send(list(unsent), destination, config.node.ae_title, self._timeouts, config.tls, stored)
         except (OSError, InvalidDicomError) as error:
             raise _unreadable(error) from error
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from ssl import SSLContext
 
 from pydicom import Dataset, dcmread
 from pydicom.filereader import read_file_meta_info
@@ -17,9 +18,11 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # pynetdicom makes its names at import
 
-from daemon.config import Destination
+from daemon.config import Destination, Tls
 from daemon.delivery_words import association_advice, is_stored, status_words
 from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from daemon.errors import CannotStart
+from daemon.tls import client_context
 
 LONGEST_EXPLICIT_VALUE = 0xFFFE
 """Bytes of a value with a two-byte length under Explicit VR (PS3.5 section 7.1.2), even as values are."""
@@ -85,6 +88,7 @@ def send(
     destination: Destination,
     calling_ae_title: str,
     timeouts: Timeouts | None = None,
+    tls: Tls | None = None,
     on_stored: Callable[[Path], None] = lambda _: None,
 ) -> DeliveryOutcome:
     """Send Part-10 files (little endian, uncompressed) by C-STORE over one association, in their order.
@@ -113,7 +117,7 @@ def send(
         for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
     ]
     try:
-        with _association(destination, calling_ae_title, contexts, timeouts) as association:
+        with _association(destination, calling_ae_title, contexts, timeouts, tls) as association:
             for path, sop_class in sop_classes.items():
                 outcome = _send_file(association, path, sop_class, destination, timeouts)
                 if not outcome.sent:
@@ -144,13 +148,16 @@ def _about(outcome: DeliveryOutcome, sop_class: UID) -> DeliveryOutcome:
 
 
 def echo(
-    destination: Destination, calling_ae_title: str, timeouts: Timeouts | None = None
+    destination: Destination,
+    calling_ae_title: str,
+    timeouts: Timeouts | None = None,
+    tls: Tls | None = None,
 ) -> DeliveryOutcome:
     """Send a C-ECHO (PS3.4 annex A), the question whether a destination is there and knows us."""
     timeouts = timeouts or ECHO_TIMEOUTS
     contexts = [build_context(Verification, [ImplicitVRLittleEndian, ExplicitVRLittleEndian])]
     try:
-        with _association(destination, calling_ae_title, contexts, timeouts) as association:
+        with _association(destination, calling_ae_title, contexts, timeouts, tls) as association:
             return _judge(association.send_c_echo, destination, timeouts)
     except _Unsendable as reason:
         return reason.outcome
@@ -158,10 +165,15 @@ def echo(
 
 @contextmanager
 def _association(
-    destination: Destination, calling: str, contexts: list[PresentationContext], timeouts: Timeouts
+    destination: Destination,
+    calling: str,
+    contexts: list[PresentationContext],
+    timeouts: Timeouts,
+    tls: Tls | None,
 ) -> Iterator[Association]:
     """Yield an established association and release it; raise `_Unsendable` with the true reason if none."""
     connected: list[bool] = []
+    refusals: list[str] = []
 
     def on_connected(event: evt.Event) -> None:
         connected.append(True)
@@ -181,8 +193,11 @@ def _association(
             destination.port,
             contexts=contexts,
             ae_title=destination.ae_title,
+            tls_args=_tls_arguments(destination, tls, refusals.append),
             evt_handlers=[(evt.EVT_CONN_OPEN, on_connected)],
         )
+    except CannotStart as error:
+        raise _Unsendable(_no_connection(destination, str(error))) from error
     except OSError as error:  # the name does not resolve, or this machine has no socket left
         raise _Unsendable(_no_connection(destination, str(error))) from error
     if not association.is_established:
@@ -190,11 +205,24 @@ def _association(
             raise _Unsendable(_no_association(association, destination, timeouts))
         silent = time.monotonic() - began >= timeouts.connection
         why = f"no answer within {timeouts.connection:g} s" if silent else "refused or unreachable"
+        if refusals:
+            why = f"TLS was not agreed upon: {refusals[0]}"
         raise _Unsendable(_no_connection(destination, why))
     try:
         yield association
     finally:
         association.release()
+
+
+def _tls_arguments(
+    destination: Destination, tls: Tls | None, failed: Callable[[str], None]
+) -> tuple[SSLContext, str] | None:
+    """Return what pynetdicom wants; never nothing where TLS was asked for."""
+    if not destination.tls:
+        return None
+    if tls is None:
+        raise CannotStart("TLS is wanted for it, but [tls] is missing")
+    return client_context(tls, destination, failed), destination.host
 
 
 def _never_block_for_ever(connection: socket.socket, seconds: float) -> None:

@@ -4,7 +4,8 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from threading import Thread
+from ssl import SSLContext, SSLError
+from threading import Lock, Thread
 from typing import Any, cast
 
 import structlog
@@ -49,9 +50,14 @@ class DicomPort(AssociationServer):
         limits: NetworkLimits,
         handlers: Sequence[evt.EventHandlerType],
         connection_gone: Callable[[Association], None],
+        tls: SSLContext | None = None,
     ) -> None:
         self._limits = limits
         self._connection_gone = connection_gone
+        self._tls = tls
+        self._shaking_hands: set[socket.socket] = set()
+        # A connection that has no thread yet must not look like one whose thread has ended.
+        self._beginning = Lock()
         self._connections: dict[Association, socket.socket] = {}
         self._accepting = Thread(target=self.serve_forever, args=(0.2,), name="dicom-port", daemon=True)
         own: list[evt.EventHandlerType] = [
@@ -90,12 +96,13 @@ class DicomPort(AssociationServer):
 
         pynetdicom leaves a socket open that the peer has already reset.
         """
-        for association, connection in list(self._connections.items()):
-            if not association.is_alive():
-                self._connection_gone(association)
-                if not association.dul.is_alive():
-                    connection.close()
-                    del self._connections[association]
+        with self._beginning:
+            for association, connection in list(self._connections.items()):
+                if not association.is_alive():
+                    self._connection_gone(association)
+                    if not association.dul.is_alive():
+                        connection.close()
+                        del self._connections[association]
 
     def hang_up(self, association: Association) -> None:
         """Close a TCP connection under an association that does not end otherwise."""
@@ -115,12 +122,39 @@ class DicomPort(AssociationServer):
     def verify_request(self, request: object, client_address: object) -> bool:  # noqa: ARG002 -- likewise
         """Whether there is a thread left for a connection; without one it is closed unheard."""
         self.reap()
-        if len(self._connections) < self.ae.maximum_associations:
+        taken = len(self._connections) + len(self._shaking_hands)
+        if taken < self.ae.maximum_associations:
             return True
-        log.warning(
-            "connection_refused", address=str(client_address), open_connections=len(self._connections)
-        )
+        log.warning("connection_refused", address=str(client_address), open_connections=taken)
         return False
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 -- socketserver's
+        """Make an association of a connection; with TLS once hands are shaken, which may take the peer's time."""
+        if self._tls is None:
+            super().process_request(request, client_address)
+            return
+        self._shaking_hands.add(request)
+        Thread(
+            target=self._shake_hands, args=(self._tls, request, client_address), name="tls", daemon=True
+        ).start()
+
+    def _shake_hands(self, tls: SSLContext, plain: socket.socket, client_address: tuple[str, int]) -> None:
+        plain.settimeout(self._limits.request_seconds)
+        try:
+            secured = tls.wrap_socket(plain, server_side=True)
+        except OSError as error:  # SSLError is one
+            log.warning("tls_handshake_failed", address=str(client_address), reason=_tls_words(error))
+            self.shutdown_request(plain)
+            return
+        finally:
+            self._shaking_hands.discard(plain)
+        secured.settimeout(self._limits.idle_seconds)
+        try:
+            with self._beginning:
+                super().process_request(secured, client_address)
+        except Exception:  # noqa: BLE001 -- as socketserver does for a connection without TLS
+            self.handle_error(secured, client_address)
+            self.shutdown_request(secured)
 
     def service_actions(self) -> None:
         """Clean up between two connections; unlike pynetdicom, without a full garbage collection each time."""
@@ -147,3 +181,10 @@ class DicomPort(AssociationServer):
                 event.assoc.dul.to_user_queue
             )  # its type leaves out None, which reads as "nothing came"
             waiting.put(None)
+
+
+def _tls_words(error: OSError) -> str:
+    """Return OpenSSL's reason in its short form, which an administrator can look up."""
+    if isinstance(error, SSLError) and error.reason:
+        return error.reason.lower().replace("_", " ")
+    return error.strerror or type(error).__name__

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
+from ssl import SSLContext
 from threading import Lock
 from typing import cast
 
@@ -23,6 +24,7 @@ from daemon.dicom_port import DicomPort, NetworkLimits
 from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Rejection, StorageStatus
 from daemon.errors import CannotStart
 from daemon.reception import Reception, StoreAnswer, StoreRequest
+from daemon.tls import fingerprint, server_context
 from daemon.transfer_syntaxes import UNCOMPRESSED, decodable_transfer_syntaxes
 
 log = structlog.get_logger()
@@ -90,12 +92,17 @@ class Listener:
         self._lock = Lock()
         self._open: dict[Association, _Conversation] = {}
         self._stopping = False
-        self._port: DicomPort | None = None
+        self._ports: list[DicomPort] = []
 
     @property
     def port(self) -> int:
-        """The TCP port it listens on."""
-        return self._bound.port
+        """The TCP port it listens on; the one without TLS where there are two."""
+        return self._bound[0].port
+
+    @property
+    def tls_port(self) -> int:
+        """The TCP port for TLS."""
+        return self._bound[-1].port
 
     @property
     def open_associations(self) -> int:
@@ -103,25 +110,48 @@ class Listener:
         return len(self._open)
 
     def start(self) -> None:
-        """Bind the port and accept associations; raises CannotStart where the port is taken."""
-        node = self._config.node
+        """Bind the ports and accept associations; raises CannotStart where one is taken."""
+        tls = self._config.tls
         _silence_pynetdicom()
+        wanted: list[tuple[int, SSLContext | None]] = []
+        if not (tls and tls.only):
+            wanted.append((self._config.node.port, None))
+        if tls:
+            wanted.append((tls.port, server_context(tls)))
         try:
-            self._port = DicomPort(
-                self._application_entity(), (node.host, node.port), self._limits, self._handlers(), self._lost
+            self._ports = [self._bind(port, context) for port, context in wanted]
+        except CannotStart:
+            for bound in self._ports:
+                bound.server_close()
+            raise
+        for bound in self._ports:
+            bound.open()
+
+    def _bind(self, port: int, context: SSLContext | None) -> DicomPort:
+        node = self._config.node
+        try:
+            bound = DicomPort(
+                self._application_entity(),
+                (node.host, port),
+                self._limits,
+                self._handlers(),
+                self._lost,
+                context,
             )
         except OSError as error:
-            raise CannotStart(f"port {node.port} on {node.host} cannot be bound: {error.strerror}") from error
-        self._port.open()
-        log.info("listening", ae_title=node.ae_title, host=node.host, port=self.port)
+            raise CannotStart(f"port {port} on {node.host} cannot be bound: {error.strerror}") from error
+        log.info(
+            "listening", ae_title=node.ae_title, host=node.host, port=bound.port, tls=context is not None
+        )
+        return bound
 
     def tick(self) -> None:
         """Queue the series that are complete."""
         self._completeness.tick()
 
     def is_healthy(self) -> bool:
-        """Whether the port still takes connections."""
-        return self._bound.is_accepting
+        """Whether every port still takes connections."""
+        return all(bound.is_accepting for bound in self._bound)
 
     def status(self) -> str:
         """Say how many associations are open."""
@@ -132,30 +162,36 @@ class Listener:
     def stop(self) -> None:
         """Close the port, let open associations finish for a while, then abort what is left."""
         self._stopping = True
-        self._bound.close()
-        for association in self._bound.connections:
-            if association.requestor.primitive is None:
-                self._bound.hang_up(association)
+        for bound in self._bound:
+            bound.close()
+            for association in bound.connections:
+                if association.requestor.primitive is None:
+                    bound.hang_up(association)
         self._wait_for(lambda: not self._open, self._limits.drain_seconds)
         for association, conversation in list(self._open.items()):
             log.warning("association_cut_off", association=conversation.number, calling=conversation.calling)
             association.abort(block=False)
-        if not self._wait_for(lambda: not self._bound.connections, _JOIN_SECONDS):
-            for association in self._bound.connections:
-                self._bound.hang_up(association)
-            self._wait_for(lambda: not self._bound.connections, _JOIN_SECONDS)
+        if not self._wait_for(self._is_deserted, _JOIN_SECONDS):
+            for bound in self._bound:
+                for association in bound.connections:
+                    bound.hang_up(association)
+            self._wait_for(self._is_deserted, _JOIN_SECONDS)
+
+    def _is_deserted(self) -> bool:
+        return not any(bound.connections for bound in self._bound)
 
     @property
-    def _bound(self) -> DicomPort:
-        if self._port is None:
+    def _bound(self) -> list[DicomPort]:
+        if not self._ports:
             raise RuntimeError("the listener has not been started")
-        return self._port
+        return self._ports
 
     def _wait_for(self, condition: Callable[[], bool], seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while not condition() and time.monotonic() < deadline:
             time.sleep(0.02)
-            self._bound.reap()
+            for bound in self._bound:
+                bound.reap()
         return condition()
 
     def _application_entity(self) -> AE:
@@ -199,6 +235,7 @@ class Listener:
             called=str(primitive.called_ae_title).strip(),
             address=association.requestor.address,
             application_context=str(primitive.application_context_name),
+            certificate_sha256=fingerprint(association.dul.socket and association.dul.socket.socket),
         )
         rejection = stranger(self._config, asked) or self._take_seat(association, asked)
         if rejection is None:
@@ -215,7 +252,8 @@ class Listener:
     def _take_seat(self, association: Association, asked: AssociationRequest) -> Rejection | None:
         has_room = not self._stopping and self._reception.has_room()
         with self._lock:
-            rejection = overload(self._config, len(self._open), has_room=has_room)
+            titles = [conversation.calling for conversation in self._open.values()]
+            rejection = overload(self._config, asked, titles, has_room=has_room)
             if rejection is None:
                 self._open[association] = _Conversation(
                     next(self._numbers), asked.calling, asked.called, asked.address

@@ -225,7 +225,9 @@ def _destinations(config: Config) -> Iterator[Finding]:
     calling = config.node.ae_title
     with ThreadPoolExecutor(max_workers=len(config.destinations)) as pool:
         for destination, outcome in zip(
-            config.destinations, pool.map(lambda each: echo(each, calling), config.destinations), strict=True
+            config.destinations,
+            pool.map(lambda each: echo(each, calling, tls=config.tls), config.destinations),
+            strict=True,
         ):
             subject, where = f"destination {destination.name}", address(destination)
             if outcome.sent:

@@ -68,5 +68,17 @@ def test_titles_that_a_route_is_made_for_are_ours_but_a_route_for_any_title_open
     ],
 )
 def test_an_overloaded_node_asks_to_come_again(associations, has_room, expected):
-    assert overload(config(), associations, has_room=has_room) is expected
+    titles = ["CT9"] * associations
+    assert overload(config(), asked(), titles, has_room=has_room) is expected
     assert expected is None or expected.value[0] == 2  # rejected-transient, PS3.8 table 9-21
+
+
+def test_a_peer_that_holds_too_many_associations_does_not_keep_the_others_out():
+    narrow = config(peers=[{"ae_title": "CT1", "max_associations": 2}, {"ae_title": "CT2"}])
+
+    assert overload(narrow, asked(calling="CT1"), ["CT1"], has_room=True) is None
+    assert (
+        overload(narrow, asked(calling="CT1"), ["CT1", "CT1"], has_room=True)
+        is Rejection.LOCAL_LIMIT_EXCEEDED
+    )
+    assert overload(narrow, asked(calling="CT2"), ["CT1", "CT1"], has_room=True) is None

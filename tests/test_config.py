@@ -120,14 +120,14 @@ def test_no_route_is_none(tmp_path):
 )
 def test_peers_are_known_by_title_and_address(tmp_path, ae_title, address, allowed):
     """Addresses, networks and names limit a peer; no hosts do not."""
-    assert load(tmp_path, WHOLE).peer_allows(ae_title, address) is allowed
+    assert (load(tmp_path, WHOLE).peer_for(ae_title, address) is not None) is allowed
 
 
 def test_without_peers_nobody_may_send(tmp_path):
     """An empty list of peers closes the node."""
     config = load(tmp_path, 'peers = []\n[storage]\nroot = "{root}"')
 
-    assert not config.peer_allows("CT1", "127.0.0.1")
+    assert not config.peer_for("CT1", "127.0.0.1")
 
 
 def test_a_star_lets_anybody_send(tmp_path):
@@ -135,15 +135,15 @@ def test_a_star_lets_anybody_send(tmp_path):
     text = '[storage]\nroot = "{root}"\n[[peers]]\nae_title = "*"\nhosts = ["10.0.0.0/8"]'
     config = load(tmp_path, text)
 
-    assert config.peer_allows("ANYBODY", "10.9.9.9")
-    assert not config.peer_allows("ANYBODY", "11.9.9.9")
+    assert config.peer_for("ANYBODY", "10.9.9.9")
+    assert not config.peer_for("ANYBODY", "11.9.9.9")
 
 
 def test_a_name_that_does_not_resolve_lets_nobody_in(tmp_path):
     """An unknown host name is no error at reading and no open door."""
     text = '[storage]\nroot = "{root}"\n[[peers]]\nae_title = "A"\nhosts = ["no-such-host.invalid"]'
 
-    assert not load(tmp_path, text).peer_allows("A", "127.0.0.1")
+    assert not load(tmp_path, text).peer_for("A", "127.0.0.1")
 
 
 def test_all_problems_are_reported_at_once_with_their_lines(tmp_path):

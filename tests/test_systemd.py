@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import Config, load_config
+from daemon.config import Config, Destination, Peer, Route, Tls, load_config
 from tests.paths import REPOSITORY
 
 FOLDER = REPOSITORY / "systemd"
@@ -35,7 +35,7 @@ def annotated(tmp_path: Path, *, everything: bool) -> Config:
     text = (FOLDER / "oarlock.toml").read_text().replace('"/var/lib/oarlock"', f'"{tmp_path}/spool"')
     if everything:
         text = re.sub(
-            r"^# (\[\[.*|[a-z_]+ = \S+|hosts = .*|structures = .*)$", r"\1", text, flags=re.MULTILINE
+            r"^# (\[\[.*|\[tls\]|[a-z_]+ = \S+|hosts = .*|structures = .*|objects = .*)$", r"\1", text, flags=re.MULTILINE
         )
         text = text.replace("/var/lib/oarlock/", f"{tmp_path}/spool/")
     path = tmp_path / "oarlock.toml"
@@ -62,7 +62,11 @@ def test_the_comments_of_the_configuration_are_true(tmp_path):
     assert config.model.model_dump(exclude=EXAMPLES) == default.model.model_dump(exclude=EXAMPLES)
     assert config.model.model_fields_set == set(type(config.model).model_fields)
     assert config.route_for("CT_SIM", "OARLOCK").destinations == ("TPS",)
-    assert config.peer_allows("CT_SIM", "10.20.30.40")
+    assert config.peer_for("CT_SIM", "10.20.30.40")
+    text = (FOLDER / "oarlock.toml").read_text()
+    for section in (Peer, Destination, Route, Tls):
+        for key in section.model_fields:
+            assert re.search(rf"^# {key} = ", text, re.MULTILINE), f"{section.__name__} {key}"
 
 
 @needs_systemd

@@ -1,0 +1,100 @@
+"""DICOM TLS (PS3.15 annex B): TLS 1.2 with the suites that BCP 195 recommends, and TLS 1.3; nothing older."""
+
+import hashlib
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from daemon.config import Destination, Tls
+from daemon.errors import CannotStart
+
+_SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""RFC 9325 section 4.2: forward secrecy and authenticated encryption; TLS 1.3 has no others."""
+
+
+class CertificateNotPinned(ssl.SSLError):
+    """The certificate is not the one that the configuration names."""
+
+
+def server_context(tls: Tls) -> ssl.SSLContext:
+    """For peers that call us; raises CannotStart where a file cannot be used."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER, tls)
+    # A certificate that nobody asked for cannot be pinned.
+    context.verify_mode = ssl.CERT_REQUIRED if tls.require_peer_certificate else ssl.CERT_NONE
+    return context
+
+
+def client_context(tls: Tls, destination: Destination, failed: Callable[[str], None]) -> ssl.SSLContext:
+    """For one destination; raises CannotStart where a file cannot be used.
+
+    Its certificate must name its host and be signed by one of our authorities; or it must be the very one that
+    the configuration names, whoever signed it and whatever it says.
+
+    Parameters
+    ----------
+    failed
+        Called with the reason when no TLS comes about; pynetdicom keeps it to itself.
+    """
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, tls)
+    if destination.certificate_sha256:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.sslsocket_class = _checking(destination.certificate_sha256, failed)
+    return context
+
+
+def fingerprint(connection: object) -> str:
+    """SHA-256 of the peer's certificate in hexadecimal; empty without TLS or without a certificate."""
+    if not isinstance(connection, ssl.SSLSocket):
+        return ""
+    certificate = connection.getpeercert(binary_form=True)
+    return hashlib.sha256(certificate).hexdigest() if certificate else ""
+
+
+def _checking(pin: str | None, failed: Callable[[str], None]) -> type[ssl.SSLSocket]:
+    class CheckingSocket(ssl.SSLSocket):
+        """Ends the handshake before a byte is sent where the certificate is not the pinned one."""
+
+        def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 -- as in the base class
+            try:
+                super().do_handshake(block)
+                if pin and (found := fingerprint(self)) != pin:
+                    raise CertificateNotPinned(f"its certificate has the SHA-256 {found}, not {pin}")
+            except ssl.SSLCertVerificationError as error:
+                failed(error.verify_message)
+                raise
+            except ssl.SSLError as error:
+                failed(str(error))
+                raise
+
+    return CheckingSocket
+
+
+def _context(protocol: Any, tls: Tls) -> ssl.SSLContext:  # noqa: ANN401 -- an int enum of the ssl module
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_SUITES)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+        if tls.authorities:
+            context.load_verify_locations(tls.authorities)
+    except (OSError, ssl.SSLError) as error:
+        raise CannotStart(f"TLS cannot be set up: {_unusable(tls, error)}") from error
+    return context
+
+
+def _unusable(tls: Tls, error: Exception) -> str:
+    for path in filter(None, (tls.certificate, tls.key, tls.authorities)):
+        if problem := _unreadable(path):
+            return problem
+    return f"{tls.certificate}, {tls.key}: {error}; needed are a PEM certificate and its own, unencrypted key"
+
+
+def _unreadable(path: Path) -> str:
+    try:
+        path.read_bytes()
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return ""
