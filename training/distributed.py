@@ -46,7 +46,7 @@ class Ranks:
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """The network to train: its gradients are the mean over the processes."""
-        return DistributedDataParallel(network, broadcast_buffers=False) if self.count > 1 else network
+        return DistributedDataParallel(network) if self.count > 1 else network
 
 
 @contextmanager

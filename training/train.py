@@ -53,9 +53,9 @@ def main(
 ) -> None:
     """Train, or go on training; SIGTERM and Ctrl-C leave a checkpoint."""
     stop = Stop(minutes * 60 or math.inf)
-    stop.listen()
     place = local_device(device)
     with joined(place) as ranks:
+        stop.listen()
         console = Console(quiet=not ranks.first)
         try:
             config = load_config(config_path, change)
