@@ -100,7 +100,7 @@ def test_who_may_not_send_gets_a_rejection_with_its_reason(tmp_path, sections, c
 
         assert not sender.accepted
         assert sender.rejection == rejection
-        wait_until(lambda: not node.listener._bound.connections, "the rejected connection to end")
+        wait_until(lambda: not node.listener._bound[0].connections, "the rejected connection to end")
     (line,) = [line for line in logged if line["event"] == "association_rejected"]
     assert (line["calling"], line["address"]) == (calling, "127.0.0.1")
 
@@ -287,7 +287,7 @@ def test_health_checks_leave_neither_threads_nor_sockets_and_the_port_answers(no
     assert echoes(node)
     # Far below the ARTIM timer: a closed connection must not keep its thread until then.
     wait_until(threads_below(threads), "the threads of closed connections to end", limit=10)
-    wait_until(lambda: not node.listener._bound.connections, "connections to be forgotten")
+    wait_until(lambda: not node.listener._bound[0].connections, "connections to be forgotten")
     wait_until(lambda: psutil.Process().num_fds() <= files, "sockets to be closed")
     assert echoes(node)
 
@@ -365,7 +365,7 @@ def test_connections_beyond_all_limits_are_closed_unheard(tmp_path):
     limits = NetworkLimits(spare_connections=3)
     with receiving_node(tmp_path, limits=limits, node={"max_associations": 1}) as node:
         silent = [socket.create_connection(("127.0.0.1", node.port)) for _ in range(4)]
-        wait_until(lambda: len(node.listener._bound.connections) == 4, "four connections")
+        wait_until(lambda: len(node.listener._bound[0].connections) == 4, "four connections")
 
         with socket.create_connection(("127.0.0.1", node.port)) as fifth:
             fifth.settimeout(20)
@@ -373,7 +373,7 @@ def test_connections_beyond_all_limits_are_closed_unheard(tmp_path):
 
         for connection in silent:
             connection.close()
-        wait_until(lambda: not node.listener._bound.connections, "connections to end")
+        wait_until(lambda: not node.listener._bound[0].connections, "connections to end")
         assert echoes(node)
 
 
@@ -405,7 +405,7 @@ def test_a_stop_aborts_what_does_not_finish_and_hangs_up_on_who_says_nothing(tmp
     with receiving_node(tmp_path, limits=NetworkLimits(drain_seconds=0.2)) as node:
         mute = socket.create_connection(("127.0.0.1", node.port))
         sender = Sender(node.port)
-        wait_until(lambda: len(node.listener._bound.connections) == 2, "both connections")
+        wait_until(lambda: len(node.listener._bound[0].connections) == 2, "both connections")
         began = time.monotonic()
 
         node.listener.stop()
