@@ -56,6 +56,14 @@ class Structure:
     mirror: str
     fma: int
 
+    @property
+    def fma_code(self) -> Code:
+        """The FMA's concept, which includes the side: `Left parotid gland`."""
+        meaning = (
+            f"{self.laterality.meaning} {self.code.meaning.lower()}" if self.laterality else self.code.meaning
+        )
+        return Code(str(self.fma), "FMA", meaning)
+
 
 def _midline(
     name: str, snomed: str, meaning: str, colour_rgb: tuple[int, int, int], tolerance_mm: float, fma: int
