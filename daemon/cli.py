@@ -199,6 +199,8 @@ def segment(
     except offline.WrongSeries as error:
         wrong_use(str(error))
     tables.console().print(tables.structures_table(result.summaries))
+    if result.findings:
+        tables.console().print(tables.findings_table(result.findings))
     for remark in result.remarks:
         typer.echo(f"note: {remark}")
     typer.echo(f"structure set: {output}")

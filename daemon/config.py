@@ -171,8 +171,9 @@ class Route(_Section):
     """Which structures go where, by the two AE titles of the association; no structures means all 21.
 
     `template` names them in a file of their own instead, with site names, colours and derived structures.
-    `doubtful` says what is done with results about which there are warnings; results that contradict the
-    image or anatomy are held in any case.
+    `doubtful` says what is done with results about which there is a doubt: "send" sends them whatever was found,
+    as phantoms need it; "warn" marks those with a warning and holds those that contradict the image or anatomy;
+    "hold" holds both.
     """
 
     calling_ae_title: AETitleOrAny = ANY

@@ -11,8 +11,9 @@ import structlog
 from daemon.config import Config, Route
 from daemon.errors import OutputRejected, StaleJob
 from daemon.failure_words import call_path, describe, is_cuda_fault, without_patient
-from daemon.job_queue import JobQueue, SegmentedResult, StoredObject, StructureResult
+from daemon.job_queue import FindingResult, JobQueue, SegmentedResult, StoredObject, StructureResult
 from daemon.jobs import Job, JobState
+from daemon.judgement import hold_reason
 from daemon.lease import kept
 from daemon.result_objects import WantedObject, wanted_objects
 from daemon.retry import next_run
@@ -149,7 +150,8 @@ class JobRunner:
             self._queue.segmented(job.id, self._owner, _result(done, route))
             found = sum(summary.found for summary in done.summaries)
             seconds = round(sum(done.stage_seconds.values()), 1)
-            log.info("job_segmented", structures=found, seconds=seconds, model=done.model.version)
+            held = bool(hold_reason(done.findings, route.doubtful))
+            log.info("job_segmented", structures=found, seconds=seconds, model=done.model.version, held=held)
 
     def _route(self, job: Job) -> Route:
         route = self._settings().route_for(job.calling_ae_title, job.called_ae_title)
@@ -236,6 +238,10 @@ def _result(done: ContouredSeries, route: Route) -> SegmentedResult:
             StructureResult(each.name, each.volume_cm3, each.contours, each.slices, found=each.found)
             for each in done.summaries
         ],
+        findings=[
+            FindingResult(each.code, each.severity, each.structure, each.text) for each in done.findings
+        ],
         stage_seconds=done.stage_seconds,
+        held=hold_reason(done.findings, route.doubtful),
         remarks=done.remarks,
     )

@@ -10,18 +10,21 @@ from typing import Protocol
 
 import numpy as np
 
+from daemon.judgement import judge
 from daemon.result_objects import WantedObject
 from daemon.structure_set import ModelIdentity, ResultIdentity, build_structure_set, encode
 from daemon.structure_set_check import StructureSummary, check_structure_set
 from model.contours import trace
 from model.ct import CTVolume, read_series
 from model.errors import ReasonCode, SeriesUnsuitable
+from model.findings import Finding
 from model.geometry import Mask
+from model.reference_ranges import ReferenceRanges
 
 Progress = Callable[[str, float], None]
 """Hears the stage and the share of it that is done, 0 to 1; may raise to break the work off."""
 
-STAGES = ("load", "resample", "network", "grid", "contours", "structure-set", "write", "check")
+STAGES = ("load", "resample", "network", "grid", "judge", "contours", "structure-set", "write", "check")
 """In this order; the segmenter reports resample, network and grid."""
 
 
@@ -44,6 +47,10 @@ class BundleInfo(Protocol):
     def structure_names(self) -> tuple[str, ...]:
         """What the weights can find."""
 
+    @property
+    def reference_ranges(self) -> ReferenceRanges | None:
+        """By which results are judged."""
+
 
 class Found(Protocol):
     """What a segmenter returns; `model.segmenter.Segmentation` is one."""
@@ -51,6 +58,10 @@ class Found(Protocol):
     @property
     def masks(self) -> Mapping[str, Mask]:
         """By TG-263 name; a structure that is absent or empty was not found."""
+
+    @property
+    def confidence(self) -> Mapping[str, float]:
+        """Mean probability within each structure that was found."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -88,6 +99,8 @@ class ContouredSeries:
         The requested structures that were found, by TG-263 name.
     summaries
         One for each requested structure, found or not, in the order of the request.
+    findings
+        What is doubtful about the image and the masks.
     remarks
         Sentences about the series and how it was segmented.
     stage_seconds
@@ -98,6 +111,7 @@ class ContouredSeries:
     volume: CTVolume
     masks: Mapping[str, Mask]
     summaries: tuple[StructureSummary, ...]
+    findings: tuple[Finding, ...]
     remarks: tuple[str, ...]
     stage_seconds: Mapping[str, float]
     model: ModelIdentity
@@ -142,6 +156,8 @@ def contour_series(
     weights = segmenter.bundle
     model = ModelIdentity(weights.name, weights.version, weights.digest)
     remarks = (*volume.remarks, *found.remarks, *_never_learned(structures, weights))
+    enter("judge", 0.0)
+    findings = judge(volume, found.masks, weights.reference_ranges, found.confidence)
     enter("contours", 0.0)
     contours = {name: trace(mask) for name, mask in masks.items()}
     files, summaries = [], []
@@ -157,7 +173,7 @@ def contour_series(
     masks_found = {name: mask for name, mask in masks.items() if not mask.is_empty}
     enter("check", 1.0)
     return ContouredSeries(
-        tuple(files), volume, masks_found, tuple(summaries), remarks, enter.seconds(), model
+        tuple(files), volume, masks_found, tuple(summaries), findings, remarks, enter.seconds(), model
     )
 
 

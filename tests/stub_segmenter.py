@@ -18,6 +18,7 @@ class StubBundle:
     version: str = "1.0"
     digest: str = "0123456789abcdef" * 4
     structure_names: tuple[str, ...] = tuple(PARTS_HU)
+    reference_ranges: None = None
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class StubSegmentation:
 
     masks: dict[str, Mask]
     remarks: tuple[str, ...] = ()
+    confidence: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

@@ -39,6 +39,7 @@ ae_title = "RECEIVER"
 host = "127.0.0.1"
 port = {destination}
 [[routes]]
+doubtful = "send"
 destinations = ["TPS"]
 """
 

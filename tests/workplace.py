@@ -71,6 +71,7 @@ class Workplace:
     structures: Sequence[str] = STRUCTURES
     routed: Sequence[str] | None = None
     objects: Sequence[str] = ("rtstruct",)
+    doubtful: str = "send"  # the phantom is no patient
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
@@ -93,7 +94,13 @@ class Workplace:
                 }
                 for name, port in self.ports.items()
             ],
-            routes=[{"destinations": list(self.routed or self.ports), "structures": list(self.structures)}],
+            routes=[
+                {
+                    "destinations": list(self.routed or self.ports),
+                    "structures": list(self.structures),
+                    "doubtful": self.doubtful,
+                }
+            ],
         )
 
     def runner(self, segmenter: SegmentsVolumes | None = None, owner: str = "worker-1") -> JobRunner:

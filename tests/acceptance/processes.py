@@ -40,6 +40,7 @@ ae_title = "*"
 
 {destinations}
 [[routes]]
+doubtful = "send"
 destinations = {names}
 structures = ["Brain", "Bone_Mandible", "Parotid_L", "Parotid_R"]
 """
