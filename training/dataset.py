@@ -2,13 +2,18 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from model.preprocess import smoothing_sigma_mm
 from training.config import ORGANS
+
+NETWORK_RESOLUTION_MM = 4.0
+"""In-plane resolution of the images that the network learns from, `resolution_mm` of its configuration."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Case:
     Image and labels may lie on different grids of one patient space.
     `known` maps each organ that was contoured, or is truly absent, to the range of millimetres along the
     body axis (feet to head) within which that holds; any other organ says nothing and is left out of the loss.
+    `smoothed_to_mm` is the in-plane resolution to which the image was smoothed when it was packed; 0: it was not.
     """
 
     name: str
@@ -41,6 +47,7 @@ class Case:
     labels: NDArray[np.uint32]
     label_frame: Frame
     known: Mapping[str, tuple[float, float]]
+    smoothed_to_mm: float = 0.0
 
     def organ(self, name: str) -> NDArray[np.bool_]:
         """One organ's mask on the grid of the labels."""
@@ -58,53 +65,92 @@ def bits(organs: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.uint32]:
 PACK_LIMIT_BYTES = 60_000_000
 
 
-def write_packs(cases: Iterable[Case], stem: Path) -> list[Path]:
-    """Write cases as `stem`-00.npz, `stem`-01.npz, …, each under 60 MB."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths: list[Path] = []
-    arrays: dict[str, NDArray[np.generic]] = {}
-    about: list[dict[str, object]] = []
+def packed_bytes(case: Case) -> int:
+    """About what a case takes: CT noise compresses to about half, bits to almost nothing."""
+    return case.image.nbytes * 6 // 10 + case.labels.nbytes // 40
 
-    def flush() -> None:
-        if not about:
-            return
-        path = stem.with_name(f"{stem.name}-{len(paths):02d}.npz")
-        text = np.frombuffer(json.dumps(about).encode(), np.uint8)
-        np.savez_compressed(path, about=text, organs=np.array(ORGANS), **arrays)  # type: ignore[arg-type]
-        paths.append(path)
-        arrays.clear()
-        about.clear()
 
-    size = 0
-    for case in cases:
-        # CT noise compresses to about half; bits to almost nothing.
-        size += case.image.nbytes * 6 // 10 + case.labels.nbytes // 40
-        if size > PACK_LIMIT_BYTES:
-            flush()
-            size = case.image.nbytes * 6 // 10
-        index = len(about)
-        arrays[f"image{index}"], arrays[f"labels{index}"] = case.image, case.labels
-        about.append(
+class PackWriter:
+    """Writes cases as `stem`-00.npz, `stem`-01.npz, …, each under 60 MB; leaves no older pack of the same stem.
+
+    A pack appears under its name when it is whole.
+    """
+
+    def __init__(self, stem: Path) -> None:
+        self.stem = stem
+        self.paths: list[Path] = []
+        self._arrays: dict[str, NDArray[np.generic]] = {}
+        self._about: list[dict[str, object]] = []
+        self._bytes = 0
+
+    def add(self, case: Case) -> None:
+        """Append a case; writes the pack before it if there is no room in it."""
+        if self._about and self._bytes + packed_bytes(case) > PACK_LIMIT_BYTES:
+            self._write()
+        self._bytes += packed_bytes(case)
+        index = len(self._about)
+        self._arrays[f"image{index}"], self._arrays[f"labels{index}"] = case.image, case.labels
+        self._about.append(
             {
                 "name": case.name,
                 "group": case.group,
                 "image_frame": asdict(case.image_frame),
                 "label_frame": asdict(case.label_frame),
                 "known": {name: list(span) for name, span in case.known.items()},
+                "smoothed_to_mm": case.smoothed_to_mm,
             }
         )
-    flush()
-    return paths
+
+    def close(self) -> list[Path]:
+        """Write what is left, remove packs of an earlier run that this one did not replace."""
+        if self._about:
+            self._write()
+        for old in set(self.stem.parent.glob(f"{self.stem.name}-[0-9][0-9].npz")) - set(self.paths):
+            old.unlink()
+        return self.paths
+
+    def _write(self) -> None:
+        self.stem.parent.mkdir(parents=True, exist_ok=True)
+        path = self.stem.with_name(f"{self.stem.name}-{len(self.paths):02d}.npz")
+        part = path.with_name(f"{path.name}.part")
+        text = np.frombuffer(json.dumps(self._about).encode(), np.uint8)
+        with part.open("wb") as file:
+            np.savez_compressed(file, about=text, organs=np.array(ORGANS), **self._arrays)  # type: ignore[arg-type]
+        part.replace(path)
+        self.paths.append(path)
+        self._arrays.clear()
+        self._about.clear()
+        self._bytes = 0
 
 
-def read_packs(paths: Iterable[Path]) -> Iterator[Case]:
-    """Every case of the packs, in order; ValueError where a pack was made for other organs."""
+def write_packs(cases: Iterable[Case], stem: Path) -> list[Path]:
+    """Write cases as `stem`-00.npz, `stem`-01.npz, …, each under 60 MB."""
+    writer = PackWriter(stem)
+    for case in cases:
+        writer.add(case)
+    return writer.close()
+
+
+def read_packs(paths: Iterable[Path], resolution_mm: float = 0.0) -> Iterator[Case]:
+    """Every case of the packs, in order.
+
+    Parameters
+    ----------
+    resolution_mm
+        Images that are sharper within their slices are smoothed to it, as `model.preprocess` does before the
+        network sees them; 0 leaves them as they are.
+
+    Raises
+    ------
+    ValueError
+        A pack was made for other organs.
+    """
     for path in paths:
         with np.load(path, allow_pickle=False) as pack:
             if tuple(pack["organs"]) != ORGANS:
                 raise ValueError(f"{path} was packed for other organs: prepare it again")
             for index, about in enumerate(json.loads(pack["about"].tobytes())):
-                yield Case(
+                case = Case(
                     name=about["name"],
                     group=about["group"],
                     image=pack[f"image{index}"],
@@ -112,7 +158,23 @@ def read_packs(paths: Iterable[Path]) -> Iterator[Case]:
                     labels=pack[f"labels{index}"],
                     label_frame=_frame(about["label_frame"]),
                     known={name: (low, high) for name, (low, high) in about["known"].items()},
+                    # Before the packs said so, every one held images as coarse as the network's, or made so.
+                    smoothed_to_mm=about.get("smoothed_to_mm", NETWORK_RESOLUTION_MM),
                 )
+                yield smoothed(case, resolution_mm)
+
+
+def smoothed(case: Case, resolution_mm: float) -> Case:
+    """The case with its image no sharper than `resolution_mm` within the slices."""
+    _, row_mm, column_mm = case.image_frame.spacing_mm
+    now = [max(spacing, case.smoothed_to_mm) for spacing in (row_mm, column_mm)]
+    sigmas = [smoothing_sigma_mm(width, resolution_mm) for width in now]
+    if not any(sigmas):
+        return case
+    variance = [(sigmas[1] / column_mm) ** 2, (sigmas[0] / row_mm) ** 2, 0.0]  # (x, y, z)
+    image = sitk.GetImageFromArray(case.image.astype(np.float32))
+    blurred = sitk.GetArrayFromImage(sitk.DiscreteGaussian(image, variance, useImageSpacing=False))
+    return replace(case, image=np.rint(blurred).astype(np.int16), smoothed_to_mm=resolution_mm)
 
 
 def _frame(table: dict[str, list[float]]) -> Frame:
