@@ -73,7 +73,7 @@ def main(
         variants = read_variants(config)
         finished = ablate(variants, out, local_device(device), stop, console, table)
     except (ConfigurationError, TrainingStoppedError) as error:
-        console.print(f"[red]{error}")
+        console.print(str(error), style="red", markup=False)
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
     if not finished:
         console.print("stopped; repeat the command to go on")
@@ -118,7 +118,7 @@ def ablate(
         _same_settings(folder, variant.settings)
         if not (folder / "scores.csv").exists():
             data = (data or load_data(variants[0].config, device)).weighted(variant.config.data.group_weights)
-            console.print(f"[bold]{variant.name}[/bold]: {variant.about}")
+            console.print(f"{variant.name}: {variant.about}", markup=False)
             if not run(variant.config, folder, device, stop, console, data=data):
                 return False
             measure(variant, folder, device, console)

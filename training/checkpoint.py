@@ -95,7 +95,9 @@ def _newest(folder: Path, device: torch.device, console: Console) -> dict[str, A
         if state is not None:
             return state
         if (folder / name).exists():
-            console.print(f"[yellow]{folder / name} cannot be read (cut short?); trying the one before it")
+            console.print(
+                f"{folder / name} cannot be read (cut short?); trying the one before it", markup=False
+            )
     if any((folder / name).exists() for name in (LAST, BEFORE)):
         raise ConfigurationError(f"no checkpoint in {folder} can be read; delete them to begin again")
     return None

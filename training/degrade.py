@@ -52,9 +52,9 @@ def with_metal(image: Tensor, spacing_mm: tuple[float, float, float], rng: np.ra
     Streaks run out from the metal, bright and dark by turns, and fade with distance, as beam hardening and
     photon starvation draw them; most are dark along the line between two fillings, which is left out.
     """
-    patient = image > SKIN_HU
+    before, patient = image, image > SKIN_HU
     for _ in range(rng.integers(1, 4)):
-        centre = _dense_voxel(image, rng)
+        centre = _dense_voxel(before, rng)
         d, h, w = (
             (torch.arange(n, device=image.device) - middle) * step
             for n, middle, step in zip(image.shape[2:], centre, spacing_mm, strict=True)

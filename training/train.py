@@ -65,7 +65,7 @@ def main(
             elif not finished:
                 console.print("stopped before the last step; repeat the command to resume")
         except (ConfigurationError, TrainingStoppedError) as error:
-            Console(stderr=True).print(f"[red]{error}")
+            Console(stderr=True).print(str(error), style="red", markup=False)
             sys.exit(2 if isinstance(error, ConfigurationError) else 1)
 
 

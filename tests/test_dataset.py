@@ -1,0 +1,33 @@
+"""Packs of cases give back what was put into them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training_cases import a_case
+from training import dataset
+from training.dataset import read_packs, write_packs
+
+
+def test_packs_give_back_what_was_packed(tmp_path: Path) -> None:
+    """Arrays, frames and what is known survive the file."""
+    case = a_case(known={"Parotid_L": (-np.inf, 20.0)})
+
+    paths = write_packs([case, a_case("other")], tmp_path / "pack")
+    first, second = read_packs(paths)
+
+    assert (first.name, second.name) == ("case", "other")
+    assert {"Parotid_L": (-np.inf, 20.0)} == first.known
+    assert case.image_frame == first.image_frame
+    assert np.array_equal(case.labels, first.labels)
+    assert np.array_equal(case.image, first.image)
+
+
+def test_a_pack_for_other_organs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bits that would mean other organs are never read."""
+    paths = write_packs([a_case()], tmp_path / "pack")
+    monkeypatch.setattr(dataset, "ORGANS", ("Brain",))
+
+    with pytest.raises(ValueError, match="prepare it again"):
+        list(read_packs(paths))

@@ -1,0 +1,323 @@
+"""A training run: it resumes as if nothing had happened, keeps the best, and says clearly why it cannot go on."""
+
+import csv
+import signal
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from model.bundle import Bundle
+from model.unet import UNet3D
+from tests.conditions import wait_until
+from tests.paths import REPOSITORY
+from tests.training_cases import a_config
+from training import train
+from training.checkpoint import BEFORE, BEST, LAST
+from training.config import ConfigurationError, TrainConfig, load_config
+from training.stop import Stop
+from training.train import TrainingStoppedError, draw_samples, export, learning_rate, load_data, run
+
+CPU = torch.device("cpu")
+QUIET = Console(quiet=True)
+
+
+class AfterSteps(Stop):
+    """Wants to stop after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.left = steps
+
+    def wanted(self) -> bool:
+        """Count."""
+        self.left -= 1
+        return self.left < 0
+
+
+def trained(config: TrainConfig, out: Path, stop: Stop | None = None) -> bool:
+    return run(config, out, CPU, stop or Stop(), QUIET)
+
+
+def state(out: Path, name: str = LAST) -> dict:
+    return torch.load(out / name, weights_only=True)
+
+
+def assert_equal(first: object, second: object) -> None:
+    """The same to the last bit, however deep."""
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second)
+    elif isinstance(first, dict | OrderedDict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_equal(first[key], second[key])
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second)
+        for a, b in zip(first, second, strict=True):
+            assert_equal(a, b)
+    else:
+        assert first == second
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    return load_config(a_config(tmp_path, steps=6))
+
+
+@pytest.mark.parametrize("pieces", [(1, 1, 1, 1, 1, 1), (4, 2), (0, 6)])
+def test_a_run_in_pieces_ends_as_one_without(
+    tmp_path: Path, config: TrainConfig, pieces: tuple[int, ...]
+) -> None:
+    """Weights, average, optimiser and curve are equal to the last bit, wherever it was interrupted."""
+    assert trained(config, tmp_path / "whole")
+    for steps in pieces:
+        trained(config, tmp_path / "parts", AfterSteps(steps))
+
+    assert_equal(state(tmp_path / "whole"), state(tmp_path / "parts"))
+    assert (tmp_path / "whole/curve.csv").read_text() == (tmp_path / "parts/curve.csv").read_text()
+
+
+def test_a_kill_after_the_checkpoint_leaves_no_step_twice(tmp_path: Path, config: TrainConfig) -> None:
+    """What the curve holds beyond the checkpoint, and a line cut short, are drawn anew."""
+    trained(config, tmp_path / "whole")
+    trained(config, tmp_path / "out", AfterSteps(3))
+    curve = tmp_path / "out/curve.csv"
+    curve.write_text(curve.read_text() + "4,0.1,9.9,9.9\n5,0.0")
+
+    trained(config, tmp_path / "out")
+
+    assert curve.read_text() == (tmp_path / "whole/curve.csv").read_text()
+
+
+@pytest.mark.parametrize("bytes_left", [0, 100, 5000])
+def test_a_checkpoint_cut_short_is_not_the_end(tmp_path: Path, config: TrainConfig, bytes_left: int) -> None:
+    """The one before it is continued, to the same weights."""
+    trained(config, tmp_path / "whole")
+    for steps in (2, 2):
+        trained(config, tmp_path / "out", AfterSteps(steps))
+    last = tmp_path / "out" / LAST
+    last.write_bytes(last.read_bytes()[:bytes_left])
+    (tmp_path / "out/checkpoint.part").write_bytes(b"never renamed")
+    console = Console(record=True, quiet=False, width=200)
+
+    assert run(config, tmp_path / "out", CPU, Stop(), console)
+
+    assert "cannot be read" in console.export_text()
+    assert_equal(state(tmp_path / "whole"), state(tmp_path / "out"))
+
+
+def test_without_any_readable_checkpoint_nothing_is_begun_again_silently(
+    tmp_path: Path, config: TrainConfig
+) -> None:
+    for steps in (2, 2):
+        trained(config, tmp_path / "out", AfterSteps(steps))
+    for name in (LAST, BEFORE):
+        (tmp_path / "out" / name).write_bytes(b"dust")
+
+    with pytest.raises(
+        ConfigurationError, match=r"no checkpoint in .* can be read; delete them to begin again"
+    ):
+        trained(config, tmp_path / "out")
+
+
+def test_a_folder_of_another_network_is_refused(tmp_path: Path, config: TrainConfig) -> None:
+    trained(config, tmp_path / "out", AfterSteps(1))
+    other = load_config(tmp_path / "run.toml", ["network.channels=[4, 16]"])
+
+    with pytest.raises(ConfigurationError, match=r"another \[network\]"):
+        trained(other, tmp_path / "out")
+
+
+def test_a_sample_depends_on_its_place_and_not_on_the_batch(config: TrainConfig, tmp_path: Path) -> None:
+    """A larger batch begins with the samples of the smaller one; another step or seed has others."""
+    data = load_data(config, CPU)
+    large = load_config(tmp_path / "run.toml", ["optimiser.batch=3"])
+    other = load_config(tmp_path / "run.toml", ["seed=4"])
+    one, three = draw_samples(data, config, 5), draw_samples(data, large, 5)
+
+    assert len(three) == 3
+    assert torch.equal(one[0].image, three[0].image)
+    assert not torch.equal(three[0].image, three[1].image)
+    for changed in (draw_samples(data, config, 6), draw_samples(data, other, 5)):
+        assert not torch.equal(one[0].image, changed[0].image)
+
+
+def test_validation_on_the_way_is_written_and_drawn(tmp_path: Path) -> None:
+    """At every second step, also across a resume: the mean and each organ, and a picture."""
+    more = "[validation]\nevery = 2\ncases = 1\n"
+    config = load_config(a_config(tmp_path, steps=6, more=more))
+    out = tmp_path / "out"
+    trained(config, out, AfterSteps(3))
+    trained(config, out)
+
+    with (out / "validation.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert [row["step"] for row in rows if row["organ"] == "mean"] == ["2", "4", "6"]
+    assert {row["organ"] for row in rows} == {"mean", "Parotid_L", "Brain"}
+    assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_best_weights_can_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights of the step with the highest Dice, not those of the last."""
+    more = "[validation]\nevery = 1\ncases = 1\n"
+    config = load_config(a_config(tmp_path, steps=3, more=more))
+    scores = iter([0.2, 0.7, 0.4])
+    monkeypatch.setattr(train, "mean_dice", lambda *_: {"Brain": next(scores)})
+    out = tmp_path / "out"
+    trained(config, out)
+
+    assert state(out, BEST)["step"] == 2
+    bundle = Bundle.load(export(config, out, best=True))
+    assert bundle.card["training"].startswith("2 steps")
+    assert "best of every 1 by Dice on 1 validation cases" in bundle.card["training"]
+    assert Bundle.load(export(config, out)).card["training"].startswith("3 steps")
+
+
+def test_validation_without_cases_is_refused(tmp_path: Path) -> None:
+    config = load_config(a_config(tmp_path, steps=1), ["validation.every=1", "data.validation_packs=[]"])
+    with pytest.raises(ConfigurationError, match="validation_packs has no case"):
+        trained(config, tmp_path / "out")
+
+
+def test_it_trains_without_tensorboard_and_without_matplotlib(
+    tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are a comfort: without them there is the CSV."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+
+    assert trained(config, tmp_path / "out")
+
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [LAST, "curve.csv", "validation.csv"]
+
+
+def test_scalars_reach_tensorboard(tmp_path: Path, config: TrainConfig) -> None:
+    pytest.importorskip("tensorboard", reason="needs tensorboard, which only the extra [training] installs")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trained(config, tmp_path / "out")
+
+    events = EventAccumulator(str(tmp_path / "out/tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("training/entropy")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_a_clear_word(tmp_path: Path, config: TrainConfig) -> None:
+    """Which step, and what to change; the checkpoint before it stays."""
+    trained(config, tmp_path / "out", AfterSteps(2))
+    before = state(tmp_path / "out")
+    data = load_data(config, CPU)
+    for case in data.cases:
+        case.image[:] = torch.nan
+
+    with pytest.raises(TrainingStoppedError, match=r"step 2: the loss is nan; lower the learning rate"):
+        run(config, tmp_path / "out", CPU, Stop(), QUIET, data=data)
+
+    assert_equal(before, state(tmp_path / "out"))
+
+
+def test_memory_that_does_not_suffice_is_said_with_the_way_out(
+    tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(UNet3D, "forward", exhausted)
+
+    with pytest.raises(
+        TrainingStoppedError, match=r"does not hold batch 1 of \(8, 16, 16\); make .* smaller"
+    ):
+        trained(config, tmp_path / "out")
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "poly"])
+def test_the_learning_rate_warms_up_and_falls_to_nothing(tmp_path: Path, schedule: str) -> None:
+    config = load_config(
+        a_config(tmp_path, steps=100), [f'optimiser.schedule="{schedule}"', "optimiser.warmup=10"]
+    )
+    rates = np.array([learning_rate(config, step) for step in range(101)])
+
+    assert np.all(np.diff(rates[:10]) > 0)
+    assert rates.max() == rates[10] == config.optimiser.learning_rate
+    assert np.all(np.diff(rates[10:]) < 0)
+    assert rates[100] == pytest.approx(0, abs=1e-9)
+    middle = {"cosine": 0.5, "poly": 0.5**0.9}[schedule]
+    assert rates[55] == pytest.approx(middle * rates[10])
+
+
+def test_a_finished_run_becomes_a_bundle_that_loads(tmp_path: Path, config: TrainConfig) -> None:
+    """The end of training is what the daemon reads."""
+    trained(config, tmp_path / "out")
+
+    bundle = Bundle.load(export(config, tmp_path / "out"))
+
+    assert bundle.name == "tiny"
+    assert bundle.tile == (8, 16, 16)
+
+
+def test_a_group_without_a_weight_is_refused(tmp_path: Path) -> None:
+    """Data that would silently never be drawn is an error."""
+    path = a_config(tmp_path, steps=2)
+    path.write_text(path.read_text().replace("test = 1.0", "other = 1.0"))
+
+    with pytest.raises(ConfigurationError, match="no weight for test"):
+        trained(load_config(path), tmp_path / "out")
+
+
+def command(config: Path, out: Path, *options: str) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "training.train",
+        str(config),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        *options,
+    ]
+
+
+def test_sigterm_leaves_a_checkpoint_from_which_it_goes_on(tmp_path: Path) -> None:
+    """As a scheduler stops a job: exit 0 after the running step, nothing lost, and the next start goes on."""
+    config, out = a_config(tmp_path, steps=100_000), tmp_path / "out"
+    curve = out / "curve.csv"
+    process = subprocess.Popen(command(config, out), cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    wait_until(lambda: curve.exists() and len(curve.read_text().split()) > 20, "twenty steps", 90)
+
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    assert "repeat the command to resume" in said
+    step = state(out)["step"]
+    assert len(curve.read_text().split()) == step + 1
+    again = subprocess.run(
+        command(config, out, "--set", f"optimiser.steps={step + 1}"),
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "bundle written" in again.stdout
+    assert state(out)["step"] == step + 1
+
+
+def test_a_run_of_some_minutes_stops_with_a_checkpoint(tmp_path: Path) -> None:
+    config, out = a_config(tmp_path, steps=100_000), tmp_path / "out"
+
+    subprocess.run(command(config, out, "--minutes", "0.02"), cwd=REPOSITORY, check=True, capture_output=True)
+
+    assert 0 <= state(out)["step"] < 100_000
+
+
+def test_what_cannot_be_used_is_said_in_one_line_with_exit_code_2(tmp_path: Path) -> None:
+    config = a_config(tmp_path, steps=2)
+    done = subprocess.run(
+        command(config, tmp_path / "out", "--set", "optimiser.stepps=3"),
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "[optimiser] has unknown keys: stepps" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,74 @@
+"""The configuration of a training run: every key is known, every shipped file is one that can be trained."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from model.unet import UNet3D
+from tests.paths import REPOSITORY
+from tests.training_cases import a_config
+from training.config import ConfigurationError, load_config
+from training.stop import Stop
+from training.train import run
+
+CONFIGS = sorted((REPOSITORY / "training/configs").glob("*.toml"))
+RUNS = [path for path in CONFIGS if path.name != "ablation.toml"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("optimiser.stepps = 3", r"\[optimiser\] has unknown keys: stepps"),
+        ("validation.often = 3", r"\[validation\] has unknown keys: often"),
+        ("size = 3", r"has unknown keys: size"),
+        ("patch = [7, 16, 16]", r"multiples of \(2, 4, 4\)"),
+        ('optimiser.schedule = "step"', r"schedule: 'step' is neither cosine nor poly"),
+        ('optimiser.precision = "float16"', r"precision: 'float16' is neither bfloat16 nor float32"),
+        ("network.blocks = [1]", r"\[network\] channels, blocks and planar need one entry per level"),
+        ("patch = [8", r"is not KEY=VALUE in TOML"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_says_which_key(tmp_path: Path, line: str, said: str) -> None:
+    """Unknown keys, words and sizes that nothing stands for are refused before anything runs."""
+    with pytest.raises(ConfigurationError, match=said):
+        load_config(a_config(tmp_path, steps=2), [line])
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nothing\.toml"):
+        load_config(tmp_path / "nothing.toml")
+
+
+def test_a_change_reaches_one_key_and_no_other(tmp_path: Path) -> None:
+    path = a_config(tmp_path, steps=2)
+    before, after = load_config(path), load_config(path, ["optimiser.batch=3", "data.group_weights.new=0.5"])
+
+    assert (before.optimiser.batch, after.optimiser.batch) == (1, 3)
+    assert after.optimiser.steps == before.optimiser.steps == 2
+    assert after.data.group_weights == {"test": 1.0, "new": 0.5}
+    assert after.network == before.network
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_a_shipped_configuration_builds_and_takes_a_step(tmp_path: Path, path: Path) -> None:
+    """On one made case and the smallest patch; every other key is as in the file."""
+    own = load_config(a_config(tmp_path, steps=1))
+    depth, height, width = load_config(path).network.multiple
+    changes = [
+        f'data.packs=["{own.data.packs[0]}"]', f'data.validation_packs=["{own.data.packs[0]}"]',
+        "data.group_weights.test=1.0", f"patch=[{2 * depth}, {2 * height}, {2 * width}]", "optimiser.steps=1",
+        'begin_with=""', "validation.every=0", "threads=1",
+    ]  # fmt: skip
+    config = load_config(path, changes)
+    quiet = Console(quiet=True)
+
+    assert run(config, tmp_path / "out", torch.device("cpu"), Stop(), quiet)
+
+
+def test_weights_of_the_large_network_fit_into_the_repository() -> None:
+    """In half precision, as a bundle holds them: under 16 MiB."""
+    network = UNet3D(load_config(REPOSITORY / "training/configs/paper.toml").network)
+
+    assert sum(2 * value.numel() for value in network.state_dict().values()) < 16 * 2**20
