@@ -45,6 +45,7 @@ REGIONS: tuple[tuple[str, float, float], ...] = (
 SOFT_HU = 200
 LEAST_SOFT_SHARE = 0.6
 """Share of the body within 200 HU of water; training images have 0.71 to 0.90."""
+LEAST_AROUND = 0.005
 AIR_AROUND_HU = (LOWEST_HU, -850)
 PEAK_SEARCH_HU = (-45, 160)
 PEAK_USUAL_HU = (25, 75)
@@ -180,6 +181,12 @@ def _organs_in_air(volume: CTVolume, masks: Mapping[str, Mask]) -> list[Finding]
 
 def _hounsfield(coarse: CoarseVolume) -> list[Finding]:
     body, around = coarse.hu[coarse.body], coarse.hu[~coarse.body]
+    if len(around) < LEAST_AROUND * coarse.hu.size:
+        text = (
+            f"{len(body) / coarse.hu.size:.1%} of the image are denser than -400 HU or enclosed by what is; "
+            f"expected is air around a body, {LEAST_AROUND:.1%} of the image at least"
+        )
+        return [_hold("implausible-hu", text)]
     soft = float((np.abs(body) < SOFT_HU).mean())
     air = _air_around(around)
     if soft < LEAST_SOFT_SHARE or not AIR_AROUND_HU[0] <= air <= AIR_AROUND_HU[1]:
