@@ -142,6 +142,7 @@ class Peer(_Section):
     hosts: tuple[HostOrNetwork, ...] = ()
     certificates_sha256: tuple[Sha256, ...] = ()
     max_associations: int = Field(1000, ge=1, le=1000)
+    port: Port | None = None
 
     def allows(self, ae_title: str, address: str, certificate_sha256: str = "") -> bool:
         """Whether an association from this title, IP address and certificate comes from this peer."""

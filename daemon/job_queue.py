@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from sqlalchemy import Engine, Select, select
 
+from daemon import job_queue_commitments as commitments
 from daemon import job_queue_deliveries as delivering
 from daemon import job_queue_leases as leases
 from daemon import job_queue_operators as operators
@@ -26,6 +27,7 @@ from daemon.job_queue_values import (
 )
 from daemon.jobs import (
     Base,
+    Commitment,
     Delivery,
     DeliveryItem,
     Finding,
@@ -259,6 +261,41 @@ class JobQueue:
         """Let all pending deliveries to a silent destination wait; returns how many."""
         with self._writing() as session:
             return delivering.postpone(session, destination, not_before)
+
+    # Storage commitment
+
+    def keep_commitment(
+        self,
+        transaction_uid: str,
+        titles: tuple[str, str],
+        address: str,
+        references: str,
+        not_before: datetime,
+    ) -> int:
+        """Write a request down before it is accepted; `titles` are calling and called AE title."""
+        with self._writing() as session:
+            now = self._clock()
+            return commitments.keep(session, now, not_before, transaction_uid, titles, address, references)
+
+    def claim_commitment(self, until: datetime) -> Commitment | None:
+        """Take the unanswered request that is due the longest; it is due again at `until`."""
+        with self._writing() as session:
+            return commitments.claim(session, self._clock(), until)
+
+    def commitment_answered(self, commitment_id: int, detail: str) -> None:
+        """Write down that a request needs no further answer, and why."""
+        with self._writing() as session:
+            commitments.answered(session, self._clock(), commitment_id, detail)
+
+    def postpone_commitment(self, commitment_id: int, not_before: datetime, detail: str) -> None:
+        """Write down why an answer could not be given yet."""
+        with self._writing() as session:
+            commitments.postpone(session, commitment_id, not_before, detail)
+
+    def find_instances(self, sop_instance_uid: str) -> list[Instance]:
+        """Rows of an image in all jobs that still have their files."""
+        with self._reading() as session:
+            return commitments.find_instances(session, sop_instance_uid)
 
     # Operators
 

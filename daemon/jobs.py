@@ -212,7 +212,7 @@ class Instance(Base):
     """One image of a job, on disk before its row exists."""
 
     __tablename__ = "instances"
-    __table_args__ = (UniqueConstraint("job_id", "sop_instance_uid"),)
+    __table_args__ = (UniqueConstraint("job_id", "sop_instance_uid"), Index(None, "sop_instance_uid"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[JobId]
@@ -337,6 +337,29 @@ class StructureRow(Base):
     contours: Mapped[int]
     slices: Mapped[int]
     found: Mapped[bool]
+
+
+class Commitment(Base):
+    """A storage commitment request, and whether it has been answered."""
+
+    __tablename__ = "commitments"
+    __table_args__ = (
+        UniqueConstraint("transaction_uid", "calling_ae_title"),
+        Index(None, "answered_at", "not_before"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    transaction_uid: Mapped[Uid]
+    calling_ae_title: Mapped[AeTitle]
+    called_ae_title: Mapped[AeTitle]
+    address: Mapped[str]
+    instance_references: Mapped[str]
+    """One line each: SOP class and instance."""
+    requested_at: Mapped[datetime]
+    attempts: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime]
+    answered_at: Mapped[datetime | None]
+    detail: Mapped[str | None]
 
 
 class StageTime(Base):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
 from ssl import SSLContext
-from threading import Lock
+from threading import Lock, Thread
 from typing import cast
 
 import structlog
@@ -18,11 +18,12 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from daemon.admission import AssociationRequest, overload, stranger
+from daemon.commitments import STORAGE_COMMITMENT, Commitments
 from daemon.completeness import Completeness
 from daemon.config import Config
 from daemon.dicom_port import DicomPort, NetworkLimits
 from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Rejection, StorageStatus
-from daemon.errors import CannotStart
+from daemon.errors import CannotStart, StorageFull
 from daemon.reception import Reception, StoreAnswer, StoreRequest
 from daemon.tls import fingerprint, server_context
 from daemon.transfer_syntaxes import UNCOMPRESSED, decodable_transfer_syntaxes
@@ -30,6 +31,10 @@ from daemon.transfer_syntaxes import UNCOMPRESSED, decodable_transfer_syntaxes
 log = structlog.get_logger()
 
 _VERIFICATION = UID("1.2.840.10008.1.1")
+
+# PS3.7 annex C.5
+_PROCESSING_FAILURE = 0x0110
+_NO_SUCH_ACTION = 0x0123
 
 _JOIN_SECONDS = 5.0
 """What the threads of an aborted association get to end."""
@@ -82,11 +87,13 @@ class Listener:
         config: Config,
         reception: Reception,
         completeness: Completeness,
+        commitments: Commitments,
         limits: NetworkLimits | None = None,
     ) -> None:
         self._config = config
         self._reception = reception
         self._completeness = completeness
+        self._commitments = commitments
         self._limits = limits or NetworkLimits()
         self._numbers = itertools.count(1)
         self._lock = Lock()
@@ -204,6 +211,7 @@ class Listener:
         ae.acse_timeout = self._limits.request_seconds
         ae.network_timeout = self._limits.idle_seconds
         ae.add_supported_context(_VERIFICATION, list(UNCOMPRESSED[:2]))
+        ae.add_supported_context(STORAGE_COMMITMENT, list(UNCOMPRESSED[:2]))
         ae.add_supported_context(CTImageStorage, decodable_transfer_syntaxes())
         return ae
 
@@ -213,6 +221,7 @@ class Listener:
             (evt.EVT_ESTABLISHED, self._on_established),
             (evt.EVT_C_ECHO, self._on_c_echo),
             (evt.EVT_C_STORE, self._on_c_store),
+            (evt.EVT_N_ACTION, self._on_n_action),
             (evt.EVT_RELEASED, self._on_released),
             (evt.EVT_ABORTED, self._on_aborted),
         ]
@@ -298,6 +307,28 @@ class Listener:
         response.Status = int(answer.status)
         response.ErrorComment = answer.comment
         return response
+
+    def _on_n_action(self, event: evt.Event) -> tuple[int, None]:
+        """Accept a storage commitment request; its answer follows on this association while it is open."""
+        conversation = self._open.get(event.assoc)
+        if conversation is None:
+            return StorageStatus.OUT_OF_RESOURCES, None
+        try:
+            if event.action_type != 1:
+                return _NO_SUCH_ACTION, None
+            pending = self._commitments.accept(
+                event.action_information, (conversation.calling, conversation.called), conversation.address
+            )
+        except StorageFull as error:
+            log.warning("commitment_refused", association=conversation.number, cause=str(error))
+            return _PROCESSING_FAILURE, None
+        except Exception as error:  # noqa: BLE001 -- the request cannot be read
+            log.warning("commitment_refused", association=conversation.number, kind=type(error).__name__)
+            return _PROCESSING_FAILURE, None
+        Thread(
+            target=self._commitments.answer, args=(pending, event.assoc), name="commitment", daemon=True
+        ).start()
+        return int(StorageStatus.SUCCESS), None
 
     def _on_released(self, event: evt.Event) -> None:
         self._end(event.assoc, "association_released")

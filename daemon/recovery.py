@@ -11,10 +11,10 @@ from pydicom.filereader import read_file_meta_info
 from daemon.config import Config
 from daemon.instance_header import HeaderUnreadable, InstanceHeader, read_header
 from daemon.job_queue import IncomingInstance, JobQueue, RecoveredJob, StoredObject
+from daemon.part10 import read_part10
 from daemon.result_objects import wanted_objects
 from daemon.spool import Spool
 
-_BEFORE_META = 128 + len("DICM") + 12  # preamble, prefix, and the element that holds the group's length
 _UNREADABLE = (OSError, InvalidDicomError, HeaderUnreadable, AttributeError, ValueError)
 
 
@@ -66,8 +66,7 @@ def recover(
 
 def _instance(path: Path) -> IncomingInstance:
     """Describe an image as reception did when it came."""
-    meta = read_file_meta_info(path)
-    dataset_bytes = path.read_bytes()[_BEFORE_META + int(meta.FileMetaInformationGroupLength) :]
+    meta, dataset_bytes = read_part10(path)
     syntax = str(meta.TransferSyntaxUID)
     header: InstanceHeader = read_header(dataset_bytes, syntax)
     return IncomingInstance(

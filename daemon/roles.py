@@ -34,6 +34,7 @@ def utc_now() -> datetime:
 
 def listen(config: Config) -> None:
     """Receive until asked to stop."""
+    from daemon.commitments import Commitments
     from daemon.completeness import Completeness
     from daemon.job_queue import open_queue
     from daemon.listener import Listener
@@ -47,7 +48,8 @@ def listen(config: Config) -> None:
             log.warning("unacknowledged_files_removed", files=len(removed))
         completeness = Completeness(queue, config.series, utc_now)
         reception = Reception(queue, spool, completeness)
-        run(Listener(config, reception, completeness), LISTENER_TICK_SECONDS)
+        commitments = Commitments(queue, spool, utc_now)
+        run(Listener(config, reception, completeness, commitments), LISTENER_TICK_SECONDS)
 
 
 def work(config: Config, path: Path) -> None:

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import structlog
 
+from daemon.commitment_reporter import CommitmentReporter
 from daemon.config import Config
 from daemon.courier import Courier
 from daemon.delivery import Timeouts
@@ -68,6 +69,7 @@ class Worker:
         self._clock = clock
         self._drain_seconds = drain_seconds
         self._courier = Courier(queue, spool, settings, clock, owner, jitter, timeouts)
+        self._commitments = CommitmentReporter(queue, spool, settings, clock, jitter)
         self._runner = JobRunner(
             queue,
             spool,
@@ -88,6 +90,7 @@ class Worker:
     def start(self) -> None:
         """Start the threads."""
         steps = {"segmentation": self._runner.run_next}
+        steps["commitment"] = self._commitments.report_next
         steps |= {f"delivery-{number}": self._courier.deliver_next for number in range(1, COURIERS + 1)}
         for name, step in steps.items():
             self._beat(name)

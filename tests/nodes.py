@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from daemon.commitments import Commitments
 from daemon.completeness import Completeness
 from daemon.config import Config
 from daemon.dicom_port import NetworkLimits
@@ -63,7 +64,7 @@ def receiving_node(
     queue = open_queue(config.database.url, clock)
     completeness = Completeness(queue, config.series, clock)
     reception = Reception(queue, spool, completeness)
-    listener = Listener(config, reception, completeness, limits)
+    listener = Listener(config, reception, completeness, Commitments(queue, spool, clock), limits)
     listener.start()
     try:
         yield ReceivingNode(listener, queue, spool, reception, completeness)

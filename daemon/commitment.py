@@ -1,0 +1,129 @@
+"""Storage commitment (PS3.4 annex J): which instances are safe, answered from what is really on disk."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import CTImageStorage
+
+from daemon.job_queue import JobQueue
+from daemon.part10 import read_part10
+from daemon.spool import Spool
+
+
+class FailureReason(IntEnum):
+    """Failure Reason (0008,1197), PS3.3 section C.14.1.1."""
+
+    PROCESSING_FAILURE = 0x0110
+    NO_SUCH_OBJECT_INSTANCE = 0x0112
+    CLASS_INSTANCE_CONFLICT = 0x0119
+
+
+@dataclass(frozen=True)
+class Reference:
+    """SOP class and instance that a peer asks about."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What we take responsibility for, and what not."""
+
+    committed: tuple[Reference, ...]
+    failed: tuple[tuple[Reference, FailureReason], ...]
+
+    @property
+    def event_type(self) -> int:
+        """1: all committed; 2: failures exist (PS3.4 table J.3-1)."""
+        return 2 if self.failed else 1
+
+
+def examine(queue: JobQueue, spool: Spool, references: Iterable[Reference]) -> Verdict:
+    """Read every file again and compare it with the digest that was written down when it was acknowledged."""
+    committed, failed = [], []
+    for reference in references:
+        reason = _problem(queue, spool, reference)
+        if reason is None:
+            committed.append(reference)
+        else:
+            failed.append((reference, reason))
+    return Verdict(tuple(committed), tuple(failed))
+
+
+def read_request(information: Dataset) -> tuple[str, list[Reference]]:
+    """Transaction UID and references of an N-ACTION request.
+
+    Raises
+    ------
+    ValueError
+        One of them is missing.
+    """
+    transaction = str(information.get("TransactionUID", ""))
+    references = [
+        Reference(str(item.get("ReferencedSOPClassUID", "")), str(item.get("ReferencedSOPInstanceUID", "")))
+        for item in information.get("ReferencedSOPSequence", ())
+    ]
+    if not transaction or not references:
+        raise ValueError("a storage commitment request needs a Transaction UID and references")
+    return transaction, references
+
+
+def report(transaction_uid: str, verdict: Verdict) -> Dataset:
+    """Event Information of the N-EVENT-REPORT (PS3.4 table J.3-2)."""
+    dataset = Dataset()
+    dataset.TransactionUID = transaction_uid
+    if verdict.committed:
+        dataset.ReferencedSOPSequence = [_item(reference) for reference in verdict.committed]
+    if verdict.failed:
+        dataset.FailedSOPSequence = [_failed_item(*failure) for failure in verdict.failed]
+    return dataset
+
+
+def _problem(queue: JobQueue, spool: Spool, reference: Reference) -> FailureReason | None:
+    known = queue.find_instances(reference.sop_instance_uid)
+    if not known:
+        return FailureReason.NO_SUCH_OBJECT_INSTANCE
+    if reference.sop_class_uid != CTImageStorage:
+        return FailureReason.CLASS_INSTANCE_CONFLICT
+    if any(
+        _on_disk(spool, instance.job_id, reference.sop_instance_uid) == instance.sha256 for instance in known
+    ):
+        return None
+    return FailureReason.PROCESSING_FAILURE
+
+
+def _on_disk(spool: Spool, job_id: int, sop_instance_uid: str) -> str:
+    """SHA-256 of the data set in the spool; empty where it cannot be read."""
+    try:
+        _, dataset_bytes = read_part10(spool.instance_path(job_id, sop_instance_uid))
+    except (OSError, InvalidDicomError, AttributeError):
+        return ""
+    return hashlib.sha256(dataset_bytes).hexdigest()
+
+
+def _item(reference: Reference) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = reference.sop_class_uid
+    item.ReferencedSOPInstanceUID = reference.sop_instance_uid
+    return item
+
+
+def _failed_item(reference: Reference, reason: FailureReason) -> Dataset:
+    item = _item(reference)
+    item.FailureReason = int(reason)
+    return item
+
+
+def as_text(references: Sequence[Reference]) -> str:
+    """References as the job table keeps them."""
+    return "\n".join(f"{each.sop_class_uid} {each.sop_instance_uid}" for each in references)
+
+
+def from_text(text: str) -> list[Reference]:
+    """References out of the job table."""
+    return [Reference(*line.split(" ", 1)) for line in text.splitlines()]

@@ -1,0 +1,115 @@
+"""Answers storage commitment requests on an association of our own, where the peer has ended its own."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import structlog
+from pynetdicom import AE, build_context, build_role
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom makes its names at import
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+)
+
+from daemon.commitment import examine, from_text, report
+from daemon.config import Config, Peer
+from daemon.job_queue import JobQueue
+from daemon.jobs import Commitment
+from daemon.retry import next_delivery
+from daemon.spool import Spool
+
+log = structlog.get_logger()
+
+_CLAIM_SECONDS = 300.0
+_TIMEOUT_SECONDS = 30.0
+
+
+class CommitmentReporter:
+    """Takes due requests from the job table, one after the other.
+
+    Parameters
+    ----------
+    settings
+        Gives the configuration as it stands now: where peers are called back, and for how long.
+    jitter
+        A random number from 0 to 1 for each wait.
+    """
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        spool: Spool,
+        settings: Callable[[], Config],
+        clock: Callable[[], datetime],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._queue = queue
+        self._spool = spool
+        self._settings = settings
+        self._clock = clock
+        self._jitter = jitter
+
+    def report_next(self) -> bool:
+        """Answer the request that is due; False where none is."""
+        request = self._queue.claim_commitment(self._clock() + timedelta(seconds=_CLAIM_SECONDS))
+        if request is None:
+            return False
+        bound = log.bind(calling=request.calling_ae_title, transaction=request.transaction_uid)
+        peer = self._peer(request)
+        if peer is None:
+            detail = f"no [[peers]] of {request.calling_ae_title} has a `port` to be called back on"
+            self._queue.commitment_answered(request.id, f"not answered: {detail}")
+            bound.warning("commitment_unanswerable", reason=detail)
+            return True
+        problem = self._report(request, peer)
+        if problem is None:
+            self._queue.commitment_answered(request.id, "answered on an association of our own")
+            bound.info("commitment_reported")
+        else:
+            self._again(request, problem)
+            bound.warning("commitment_not_reported", reason=problem, attempts=request.attempts)
+        return True
+
+    def _peer(self, request: Commitment) -> Peer | None:
+        peers = self._settings().peers
+        return next((peer for peer in peers if peer.ae_title == request.calling_ae_title and peer.port), None)
+
+    def _report(self, request: Commitment, peer: Peer) -> str | None:
+        """Send the answer; returns why it was not taken."""
+        verdict = examine(self._queue, self._spool, from_text(request.instance_references))
+        ae = AE(request.called_ae_title)
+        ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = _TIMEOUT_SECONDS
+        try:
+            association = ae.associate(
+                request.address,
+                peer.port or 0,
+                contexts=[build_context(StorageCommitmentPushModel)],
+                ae_title=request.calling_ae_title,
+                ext_neg=[build_role(StorageCommitmentPushModel, scp_role=True)],
+            )
+        except OSError as error:
+            return f"no connection to {request.address}:{peer.port}: {error}"
+        if not association.is_established:
+            return f"no association with {request.calling_ae_title} at {request.address}:{peer.port}"
+        try:
+            status, _ = association.send_n_event_report(
+                report(request.transaction_uid, verdict),
+                verdict.event_type,
+                StorageCommitmentPushModel,
+                StorageCommitmentPushModelInstance,
+            )
+        except (RuntimeError, ValueError) as error:
+            return f"{request.calling_ae_title} does not take the answer: {error}"
+        finally:
+            association.release()
+        code = status.get("Status")
+        return None if code == 0x0000 else f"{request.calling_ae_title} answered {code}"
+
+    def _again(self, request: Commitment, problem: str) -> None:
+        retry_for = timedelta(hours=self._settings().delivery.retry_for_hours)
+        again = next_delivery(
+            self._clock(), request.requested_at, retry_for, request.attempts, self._jitter()
+        )
+        if again is None:
+            self._queue.commitment_answered(request.id, f"given up: {problem}")
+        else:
+            self._queue.postpone_commitment(request.id, again, problem)

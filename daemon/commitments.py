@@ -1,0 +1,72 @@
+"""Storage commitment requests as they reach the listener: written down, then answered where they came from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from pydicom import Dataset
+from pydicom.uid import UID
+from pynetdicom.association import Association
+
+from daemon.commitment import Reference, as_text, examine, read_request, report
+from daemon.job_queue import JobQueue
+from daemon.spool import Spool
+
+log = structlog.get_logger()
+
+STORAGE_COMMITMENT = UID("1.2.840.10008.1.20.1")
+WELL_KNOWN_INSTANCE = UID("1.2.840.10008.1.20.1.1")
+
+HERE_SECONDS = 60.0
+"""For so long the association of the request may take to be answered on; then the worker calls back."""
+
+
+@dataclass(frozen=True)
+class PendingCommitment:
+    """A request that was accepted."""
+
+    number: int
+    transaction_uid: str
+    references: tuple[Reference, ...]
+
+
+class Commitments:
+    """Accepts requests and answers them on their own association; what fails is left to the worker."""
+
+    def __init__(self, queue: JobQueue, spool: Spool, clock: Callable[[], datetime]) -> None:
+        self._queue = queue
+        self._spool = spool
+        self._clock = clock
+
+    def accept(self, information: Dataset, titles: tuple[str, str], address: str) -> PendingCommitment:
+        """Write a request down; after this it is answered, whatever happens to its association.
+
+        Raises
+        ------
+        ValueError
+            It lacks its Transaction UID or its references.
+        StorageFull
+            It cannot be written down.
+        """
+        transaction, references = read_request(information)
+        later = self._clock() + timedelta(seconds=HERE_SECONDS)
+        number = self._queue.keep_commitment(transaction, titles, address, as_text(references), later)
+        log.info("commitment_requested", calling=titles[0], instances=len(references))
+        return PendingCommitment(number, transaction, tuple(references))
+
+    def answer(self, pending: PendingCommitment, association: Association) -> None:
+        """Send the answer on the association of the request; an association that ended leaves it unanswered."""
+        try:
+            verdict = examine(self._queue, self._spool, pending.references)
+            status, _ = association.send_n_event_report(
+                report(pending.transaction_uid, verdict),
+                verdict.event_type,
+                STORAGE_COMMITMENT,
+                WELL_KNOWN_INSTANCE,
+            )
+            if status.get("Status") == 0x0000:
+                self._queue.commitment_answered(pending.number, "answered on the association of the request")
+                log.info("commitment_reported", committed=len(verdict.committed), failed=len(verdict.failed))
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the worker answers later
+            log.info("commitment_left_to_worker", kind=type(error).__name__)
