@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +14,7 @@ from daemon.judgement import judge
 from daemon.result_objects import WantedObject
 from daemon.structure_set import ModelIdentity, ResultIdentity, build_structure_set, encode
 from daemon.structure_set_check import StructureSummary, check_structure_set
+from daemon.structure_template import apply_template, template_of
 from model.contours import trace
 from model.ct import CTVolume, read_series
 from model.errors import ReasonCode, SeriesUnsuitable
@@ -159,16 +160,19 @@ def contour_series(
     enter("judge", 0.0)
     findings = judge(volume, found.masks, weights.reference_ranges, found.confidence)
     enter("contours", 0.0)
-    contours = {name: trace(mask) for name, mask in masks.items()}
+    rois = [
+        replace(roi, contours=trace(roi.mask))
+        for roi in apply_template(template_of(structures), masks, volume.grid)
+    ]
     files, summaries = [], []
     for each in wanted:
         own = each.identity(identity)
         enter("structure-set", 0.0)
-        content = encode(build_structure_set(volume, contours, own, model, remarks))
+        content = encode(build_structure_set(volume, rois, own, model, remarks))
         enter("write", 0.0)
         path = store(each.file_name, content)
         enter("check", 0.0)
-        summaries = check_structure_set(path, volume, masks, own)
+        summaries = check_structure_set(path, volume, rois, own)
         files.append(StoredFile(each, own.sop_instance_uid, path, hashlib.sha256(content).hexdigest()))
     masks_found = {name: mask for name, mask in masks.items() if not mask.is_empty}
     enter("check", 1.0)

@@ -1,8 +1,8 @@
 """The RT Structure Set IOD (PS3.3 A.19), module by module, and its Part 10 encoding."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
@@ -20,28 +20,26 @@ from pydicom.uid import UID, CTImageStorage, ImplicitVRLittleEndian, RTStructure
 from pydicom.valuerep import DA, TM
 
 from daemon.contour_data import count_points, encode_contour
+from daemon.destination_profile import PROFILES, CodeScheme, EmptyStructures, Profile
 from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from daemon.short_names import short_names, shortening_remarks
+from daemon.structure_template import ROI, Codes
 from model.contours import Contour
 from model.ct import CTVolume
-from model.structures import EXTRA_STRUCTURES, ORGAN_CATEGORY, STRUCTURES, Code, Structure, structure
+from model.structures import ORGAN_CATEGORY, Code
 
 MANUFACTURER = "oarlock"
 STRUCTURE_SET_LABEL = "AUTO UNREVIEWED"
 """SH: longer than 16 characters and some planning systems refuse the whole object."""
 
 SERIES_DESCRIPTION = "Automatic contours - NEEDS REVIEW"
+_SUSPICIOUS = "CHECK: {} - NEEDS REVIEW"
+_MAX_LO = 64
+
 SERIES_NUMBER = 900
 """Behind the series that scanners number, so that lists show the contours after their images."""
 
-DETACHED_STUDY_MANAGEMENT = UID("1.2.840.10008.3.1.2.3.1")
-"""SOP class by which the RT Referenced Study Sequence names a study, which is no SOP instance.
-
-The attribute is type 1 and no storage class fits. This retired class is what RayStation and MIM write and
-what import filters look for; the structure set's own class, as in recent ARIA files, has no better claim.
-"""
-
 _UNDECODABLE = (BytesLengthException, ValueError, TypeError, KeyError, OverflowError, NotImplementedError)
-_ROI_NUMBERS = {each.name: number for number, each in enumerate(STRUCTURES + EXTRA_STRUCTURES, start=1)}
 _CONTOUR_DATA = Tag("ContourData")
 _PLAIN = str.maketrans({"–": "-", "×": "x", "°": " deg", "³": "3", "\\": "/"})
 
@@ -73,20 +71,21 @@ class ModelIdentity:
 
 
 class RTStructureSet(SOPClass):
-    """RT Structure Set with one ROI per organ that has contours.
+    """RT Structure Set as one kind of destination wants it.
 
-    An organ without contours is left out altogether: of an ROI without Contour Sequence some planning systems
-    make an empty structure and others refuse the import.
-    An organ's ROI Number is the same in every structure set.
+    A structure that was not found is left out altogether, unless the profile asks for it: of an ROI without
+    Contour Sequence some planning systems make an empty structure and others refuse the import.
     """
 
     def __init__(
         self,
         volume: CTVolume,
-        contours: Mapping[str, Sequence[Contour]],
+        rois: Sequence[ROI],
         identity: ResultIdentity,
         model: ModelIdentity,
         remarks: Sequence[str],
+        profile: Profile,
+        warning: str | None,
     ) -> None:
         header = _readable(volume.header)
         super().__init__(
@@ -100,12 +99,14 @@ class RTStructureSet(SOPClass):
             manufacturer=MANUFACTURER,
             manufacturer_model_name=MANUFACTURER,
             software_versions=_software_version(),
-            series_description=SERIES_DESCRIPTION,
+            series_description=_series_description(warning),
             transfer_syntax_uid=ImplicitVRLittleEndian,
         )
         self.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
         self.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-        found = [structure(name) for name in sorted(contours, key=_roi_number) if contours[name]]
+        names = short_names([roi.name for roi in rois], profile)
+        named = [replace(roi, name=names[roi.name]) for roi in written(rois, profile)]
+        remarks = (*remarks, *shortening_remarks(names, profile))
 
         # Patient and study as the CT has them, character set included, so that non-ASCII names survive.
         self.copy_patient_and_study_information(header)
@@ -125,22 +126,25 @@ class RTStructureSet(SOPClass):
         self.StructureSetName = _plain(f"Automatic contours by {model.name} {model.version}", 64)
         self.StructureSetDescription = _description(model, remarks)
         self.StructureSetDate, self.StructureSetTime = _date_and_time(identity.created)
-        self.ReferencedFrameOfReferenceSequence = [_referenced_frame_of_reference(volume, header)]
-        self.StructureSetROISequence = [_roi(each, header.FrameOfReferenceUID, model) for each in found]
+        self.ReferencedFrameOfReferenceSequence = [_referenced_frame_of_reference(volume, header, profile)]
+        self.StructureSetROISequence = [_roi(each, header.FrameOfReferenceUID, model) for each in named]
         # ROI Contour (C.8.8.6)
-        self.ROIContourSequence = [_roi_contour(each, contours[each.name], volume) for each in found]
+        self.ROIContourSequence = [_roi_contour(each, volume) for each in named]
         # RT ROI Observations (C.8.8.8)
-        self.RTROIObservationsSequence = [_observation(each) for each in found]
+        self.RTROIObservationsSequence = [_observation(each, profile.code_scheme) for each in named]
         # Approval (C.8.8.16)
         self.ApprovalStatus = "UNAPPROVED"
 
 
 def build_structure_set(
     volume: CTVolume,
-    contours: Mapping[str, Sequence[Contour]],
+    rois: Sequence[ROI],
     identity: ResultIdentity,
     model: ModelIdentity,
     remarks: Sequence[str] = (),
+    profile: Profile = PROFILES["generic"],
+    *,
+    warning: str | None = None,
 ) -> RTStructureSet:
     """Make the structure set of one volume; the same arguments make the same bytes.
 
@@ -148,17 +152,22 @@ def build_structure_set(
     ----------
     volume
         The CT; its header gives patient, study and frame of reference.
-    contours
-        By TG-263 name; a name without contours counts as not found and is left out.
+    rois
+        In the order in which they are written; `ROI.contours` has the profile's style of holes.
+        One without contours counts as not found.
     remarks
         Sentences for the reader, such as what was unusual about the series.
-
-    Raises
-    ------
-    ValueError
-        A name that is no structure's.
+        A name that the profile cuts short adds one.
+    warning
+        What is suspicious about the result, in a few words for lists of series; None where nothing is.
     """
-    return RTStructureSet(volume, contours, identity, model, remarks)
+    return RTStructureSet(volume, rois, identity, model, remarks, profile, warning)
+
+
+def written(rois: Sequence[ROI], profile: Profile) -> list[ROI]:
+    """Those that a structure set holds; a derived one whose sources are missing is never among them."""
+    with_empty = profile.empty_structures is EmptyStructures.WRITE_EMPTY
+    return [roi for roi in rois if roi.contours or (with_empty and not roi.missing)]
 
 
 def encode(structure_set: Dataset) -> bytes:
@@ -199,6 +208,13 @@ def _plain(text: str, limit: int) -> str:
     return decomposed.encode("ascii", "ignore").decode("ascii")[:limit].strip()
 
 
+def _series_description(warning: str | None) -> str:
+    """LO, at most 64 characters: what a warning says comes first, as lists cut the end."""
+    if not warning:
+        return SERIES_DESCRIPTION
+    return _SUSPICIOUS.format(_plain(warning, _MAX_LO - len(_SUSPICIOUS.format(""))))
+
+
 def _description(model: ModelIdentity, remarks: Sequence[str]) -> str:
     sentences = (
         "Contoured automatically; not reviewed by a person",
@@ -235,13 +251,13 @@ def _code(code: Code) -> Dataset:
     return item
 
 
-def _referenced_frame_of_reference(volume: CTVolume, header: Dataset) -> Dataset:
+def _referenced_frame_of_reference(volume: CTVolume, header: Dataset, profile: Profile) -> Dataset:
     """Every slice of the CT, also those without contours, as all planning systems write it."""
     series = Dataset()
     series.SeriesInstanceUID = header.SeriesInstanceUID
     series.ContourImageSequence = [_referenced_slice(uid) for uid in volume.sop_instance_uids]
     study = Dataset()
-    study.ReferencedSOPClassUID = DETACHED_STUDY_MANAGEMENT
+    study.ReferencedSOPClassUID = profile.study_sop_class_uid
     study.ReferencedSOPInstanceUID = header.StudyInstanceUID
     study.RTReferencedSeriesSequence = [series]
     frame_of_reference = Dataset()
@@ -257,46 +273,72 @@ def _referenced_slice(sop_instance_uid: str) -> Dataset:
     return item
 
 
-def _roi_number(name: str) -> int:
-    return _ROI_NUMBERS[structure(name).name]
-
-
-def _roi(organ: Structure, frame_of_reference_uid: str, model: ModelIdentity) -> Dataset:
+def _roi(roi: ROI, frame_of_reference_uid: str, model: ModelIdentity) -> Dataset:
     item = Dataset()
-    item.ROINumber = _roi_number(organ.name)
+    item.ROINumber = roi.number
     item.ReferencedFrameOfReferenceUID = frame_of_reference_uid
-    item.ROIName = organ.name
+    item.ROIName = roi.name
+    if description := _sentences(roi.generation, roi.remark):
+        item.ROIDescription = _plain(description, 1024)
     item.ROIGenerationAlgorithm = "AUTOMATIC"
-    item.ROIGenerationDescription = _plain(f"{model.name} {model.version}, not reviewed", 64)
+    item.ROIGenerationDescription = _plain(
+        ", ".join(filter(None, (roi.generation, f"{model.name} {model.version}", "not reviewed"))), _MAX_LO
+    )
     item.ROIDerivationAlgorithmIdentificationSequence = AlgorithmIdentificationSequence(
-        name=_plain(model.name, 64),
+        name=_plain(model.name, _MAX_LO),
         family=codes.cid7162.ArtificialIntelligence,
-        version=_plain(model.version, 64),
+        version=_plain(model.version, _MAX_LO),
         source=MANUFACTURER,
         parameters={"weights sha256": model.digest},
     )
     return item
 
 
-def _observation(organ: Structure) -> Dataset:
-    identification = _code(organ.code)
-    if organ.laterality:
-        identification.SegmentedPropertyTypeModifierCodeSequence = [_code(organ.laterality)]
+def _sentences(generation: str, remark: str) -> str:
+    return ". ".join(filter(None, (f"Made from {generation}" if generation else "", remark)))
+
+
+def _observation(roi: ROI, scheme: CodeScheme) -> Dataset:
     item = Dataset()
-    item.ObservationNumber = _roi_number(organ.name)
-    item.ReferencedROINumber = _roi_number(organ.name)
-    item.SegmentedPropertyCategoryCodeSequence = [_code(ORGAN_CATEGORY)]
-    item.RTROIIdentificationCodeSequence = [identification]
-    item.RTROIInterpretedType = "ORGAN"
+    item.ObservationNumber = roi.number
+    item.ReferencedROINumber = roi.number
+    _identify(item, roi.codes, scheme)
+    item.RTROIInterpretedType = roi.interpreted_type.value
     item.ROIInterpreter = None
     return item
 
 
-def _roi_contour(organ: Structure, contours: Sequence[Contour], volume: CTVolume) -> Dataset:
+def _identify(item: Dataset, own: Codes, scheme: CodeScheme) -> None:
+    """Write an organ's codes: one identifies, and the others stand beside it (PS3.3 C.8.8.8, 10.5).
+
+    The SNOMED CT concept has its side as a modifier, the FMA's includes it; so the FMA's may be equivalent to
+    SNOMED CT's with its modifier, but never the other way round.
+    """
+    identifying = own.site or (own.fma if scheme is CodeScheme.FMA else own.snomed)
+    if identifying is None:
+        return
+    identification = _code(identifying)
+    if own.snomed:
+        item.SegmentedPropertyCategoryCodeSequence = [_code(ORGAN_CATEGORY)]
+        if identifying is own.snomed:
+            if own.laterality:
+                identification.SegmentedPropertyTypeModifierCodeSequence = [_code(own.laterality)]
+        else:
+            anatomy = _code(own.snomed)
+            if own.laterality:
+                anatomy.PrimaryAnatomicStructureModifierSequence = [_code(own.laterality)]
+            item.PrimaryAnatomicStructureSequence = [anatomy]
+    if own.fma and identifying is not own.fma:
+        identification.EquivalentCodeSequence = [_code(own.fma)]
+    item.RTROIIdentificationCodeSequence = [identification]
+
+
+def _roi_contour(roi: ROI, volume: CTVolume) -> Dataset:
     item = Dataset()
-    item.ReferencedROINumber = _roi_number(organ.name)
-    item.ROIDisplayColor = list(organ.colour_rgb)
-    item.ContourSequence = [_contour(each, volume) for each in contours]
+    item.ReferencedROINumber = roi.number
+    item.ROIDisplayColor = list(roi.colour_rgb)
+    if roi.contours:
+        item.ContourSequence = [_contour(each, volume) for each in roi.contours]
     return item
 
 

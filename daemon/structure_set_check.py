@@ -1,6 +1,6 @@
 """The last door: a structure set is read again from disk and must pass every rule before it may be sent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -9,21 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.errors import InvalidDicomError
+from scipy import ndimage
 
-from daemon.contour_data import MAX_VALUE_BYTES, ROUNDING_MM, decode_points
+from daemon.contour_data import MAX_VALUE_BYTES, decode_points
+from daemon.destination_profile import PROFILES, HoleStyle, Profile
 from daemon.errors import OutputRejected
-from daemon.structure_set import ResultIdentity
+from daemon.short_names import short_names
+from daemon.structure_set import ResultIdentity, written
 from daemon.structure_set_rules import broken_rules
+from daemon.structure_template import ROI
 from model.contours import Contour, fill
 from model.ct import CTVolume
 from model.geometry import Mask, SliceGrid
+from model.structures import LEFT, structure
 
 ROUND_TRIP_DICE = 0.99
-"""Least Dice coefficient between an organ's mask and its contours filled again.
+SMALL_ROUND_TRIP_DICE = 0.95
+SMALL_CM3 = 1.0
+"""Least Dice coefficient between a structure's mask and its contours filled again, above and up to this volume.
 
-Rounding to 0.01 mm moves no voxel centre across a contour, so small organs must return exactly: one voxel is
-more than 1 % of a cochlea. The margin is for contours that had to be simplified.
+A smooth contour cuts corners of voxels, and of a cochlea one voxel is more than 1 %.
 """
+
+FEW_VOXELS = 4
+"""So many voxels on one slice may be lost, as the very tip of a structure; a slice with more needs a contour."""
 
 PLANE_TOLERANCE_MM = 0.01
 """How far from its slice's plane a point may lie (IHE-RO BRTO), rounding of its coordinates apart."""
@@ -59,17 +68,23 @@ class StructureSummary:
 
 
 @dataclass(frozen=True, eq=False)
-class _Roi:
+class _Found:
     """One ROI of the file: its sound contours, what is wrong with the others, and its middle in patient x."""
 
-    name: str
     contours: Sequence[Contour]
     findings: Sequence[str]
     middle_x_mm: float
 
 
+_NOTHING = _Found((), (), float("nan"))
+
+
 def check_structure_set(
-    path: Path, volume: CTVolume, masks: Mapping[str, Mask], identity: ResultIdentity
+    path: Path,
+    volume: CTVolume,
+    rois: Sequence[ROI],
+    identity: ResultIdentity,
+    profile: Profile = PROFILES["generic"],
 ) -> list[StructureSummary]:
     """Read a structure set from disk and compare it with what it was made from.
 
@@ -77,15 +92,18 @@ def check_structure_set(
     ----------
     path
         Part 10 file as it would be sent.
-    volume, masks
-        The CT, and the organs by TG-263 name; organs with an empty mask must be absent from the file.
+    volume, rois
+        The CT, and the structures with their masks; what was not found must be absent from the file or, where the
+        profile writes empty structures, empty.
     identity
         The UIDs that the file must have.
+    profile
+        For which it was written.
 
     Returns
     -------
     list of StructureSummary
-        One for each mask, in the masks' order.
+        One for each ROI, in their order, under the name that the template gives it.
 
     Raises
     ------
@@ -94,17 +112,26 @@ def check_structure_set(
     """
     dataset = _read(path)
     findings = broken_rules(dataset, volume, identity)
-    rois = _rois(dataset, volume)
+    in_file = _rois(dataset, volume, profile)
+    names = short_names([roi.name for roi in rois], profile)
+    expected = {names[roi.name]: roi for roi in rois}
     summaries = []
-    for name, mask in masks.items():
-        roi = rois.get(name)
-        summary = _summary(name, mask, roi, volume.grid)
-        if (roi or not mask.is_empty) and (summary.dice or 0.0) < ROUND_TRIP_DICE:
-            findings.append(f"{name}: contours return the mask with Dice {summary.dice} < {ROUND_TRIP_DICE}")
+    for name, roi in expected.items():
+        reference = _without_holes(roi.mask) if profile.holes is HoleStyle.FILLED else roi.mask
+        summary, wrong = _compare(roi, reference, in_file.get(name), volume.grid, profile)
+        findings += wrong
         summaries.append(summary)
-    findings += [finding for roi in rois.values() for finding in roi.findings]
-    findings += [f"ROI {name!r} is no organ that was segmented" for name in rois if name not in masks]
-    findings += _wrong_sides(rois)
+    findings += [finding for found in in_file.values() for finding in found.findings]
+    findings += [f"ROI {name!r} is nothing that was segmented" for name in in_file if name not in expected]
+    findings += _wrong_attributes(dataset, expected)
+    findings += [
+        f"ROI {names[roi.name]!r} is missing"
+        for roi in written(rois, profile)
+        if names[roi.name] not in in_file
+    ]
+    findings += _wrong_sides(
+        {roi.organ: in_file[name] for name, roi in expected.items() if roi.organ and name in in_file}
+    )
     if findings:
         raise OutputRejected(findings)
     return summaries
@@ -124,35 +151,37 @@ def _read(path: Path) -> Dataset:
     return dataset
 
 
-def _rois(dataset: Dataset, volume: CTVolume) -> dict[str, _Roi]:
+def _rois(dataset: Dataset, volume: CTVolume, profile: Profile) -> dict[str, _Found]:
     """Every ROI that has a name and a ROI Contour item, by name."""
     names = {
         roi.get("ROINumber"): str(roi.get("ROIName")) for roi in dataset.get("StructureSetROISequence", ())
     }
     slice_of_uid = {uid: index for index, uid in enumerate(volume.sop_instance_uids)}
-    rois = {}
+    found = {}
     for item in dataset.get("ROIContourSequence", ()):
         name = names.get(item.get("ReferencedROINumber"))
         if name is not None:
-            rois[name] = _roi(name, item, volume.grid, slice_of_uid)
-    return rois
+            found[name] = _found(name, item, volume.grid, slice_of_uid, profile)
+    return found
 
 
-def _roi(name: str, item: Dataset, grid: SliceGrid, slice_of_uid: Mapping[str, int]) -> _Roi:
+def _found(
+    name: str, item: Dataset, grid: SliceGrid, slice_of_uid: Mapping[str, int], profile: Profile
+) -> _Found:
     contours, findings, middles = [], [], []
     for number, contour in enumerate(item.get("ContourSequence", ()), start=1):
         try:
-            slice_index, points = _contour(contour, grid, slice_of_uid)
+            slice_index, points = _contour(contour, grid, slice_of_uid, profile)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             findings.append(f"{name} contour {number}: {error}")
             continue
         contours.append(Contour(slice_index, grid.to_pixel(slice_index, points)))
         middles.append(float(points[:, 0].mean()))
-    return _Roi(name, contours, findings, float(np.mean(middles)) if middles else float("nan"))
+    return _Found(contours, findings, float(np.mean(middles)) if middles else float("nan"))
 
 
 def _contour(
-    item: Dataset, grid: SliceGrid, slice_of_uid: Mapping[str, int]
+    item: Dataset, grid: SliceGrid, slice_of_uid: Mapping[str, int], profile: Profile
 ) -> tuple[int, NDArray[np.float64]]:
     """Slice index and (n, 3) patient points of one contour; a ValueError says what is wrong with it."""
     if item.ContourGeometricType != "CLOSED_PLANAR":
@@ -164,10 +193,12 @@ def _contour(
     points = decode_points(_contour_data(item))
     if len(points) < 3:
         raise ValueError(f"has {len(points)} points, needed are 3")
+    if len(points) > profile.max_points:
+        raise ValueError(f"has {len(points)} points, {profile.name} allows {profile.max_points}")
     if item.NumberOfContourPoints != len(points):
         raise ValueError(f"says {item.NumberOfContourPoints} points and has {len(points)}")
     off_plane = np.abs((points - grid.positions_mm[slice_index]) @ grid.normal).max()
-    if off_plane > PLANE_TOLERANCE_MM + ROUNDING_MM * np.sqrt(3):
+    if off_plane > PLANE_TOLERANCE_MM + 0.5 * 10**-profile.decimals * np.sqrt(3):
         raise ValueError(f"lies {off_plane:.2f} mm off the plane of its slice")
     size = np.array([grid.rows, grid.columns])
     from_middle = np.abs(grid.to_pixel(slice_index, points) - (size - 1) / 2)
@@ -186,24 +217,82 @@ def _contour_data(item: Dataset) -> bytes:
     return value
 
 
-def _wrong_sides(rois: Mapping[str, _Roi]) -> list[str]:
-    """A left organ lies to the patient's left of its partner, where x of LPS is larger."""
-    findings = []
-    for name, left in rois.items():
-        right = rois.get(f"{name.removesuffix('_L')}_R") if name.endswith("_L") else None
+def _wrong_attributes(dataset: Dataset, expected: Mapping[str, ROI]) -> Iterator[str]:
+    """Names, numbers and types are the template's, so that nothing is taken for something else."""
+    types = {
+        item.get("ReferencedROINumber"): item.get("RTROIInterpretedType")
+        for item in dataset.get("RTROIObservationsSequence", ())
+    }
+    for item in dataset.get("StructureSetROISequence", ()):
+        roi = expected.get(str(item.get("ROIName")))
+        if roi is None:
+            continue
+        if item.get("ROINumber") != roi.number:
+            yield f"{roi.name} has ROI Number {item.get('ROINumber')}, needed is {roi.number}"
+        elif types.get(roi.number) != roi.interpreted_type:
+            yield f"{roi.name} is of type {types.get(roi.number)!r}, needed is {roi.interpreted_type.value}"
+
+
+def _wrong_sides(organs: Mapping[str, _Found]) -> Iterator[str]:
+    """A left organ lies to the patient's left of its partner, where x of LPS is larger; by TG-263 names."""
+    for name, left in organs.items():
+        right = organs.get(structure(name).mirror) if structure(name).laterality == LEFT else None
         if right and left.middle_x_mm <= right.middle_x_mm:
             where = f"x {left.middle_x_mm:.1f} and {right.middle_x_mm:.1f} mm"
-            findings.append(f"{left.name} does not lie to the left of {right.name}: {where}")
-    return findings
+            yield f"{name} does not lie to the left of {structure(name).mirror}: {where}"
 
 
-def _summary(name: str, mask: Mask, roi: _Roi | None, grid: SliceGrid) -> StructureSummary:
-    """What the file holds of one organ."""
-    if roi is None:
-        return StructureSummary(name, mask.volume_cm3(grid))
-    slices = len({contour.slice_index for contour in roi.contours})
-    dice = _dice(mask, fill(roi.contours, mask.shape))
-    return StructureSummary(name, mask.volume_cm3(grid), len(roi.contours), slices, dice)
+def _compare(
+    roi: ROI, reference: Mask, found: _Found | None, grid: SliceGrid, profile: Profile
+) -> tuple[StructureSummary, list[str]]:
+    """What the file holds of one structure, and how that differs from its mask."""
+    volume_cm3 = roi.mask.volume_cm3(grid)
+    if reference.is_empty and not (found and found.contours):
+        return StructureSummary(roi.name, volume_cm3), []
+    contours = found.contours if found else ()
+    back = fill(contours, grid.shape)
+    dice = _dice(reference, back)
+    slices = {contour.slice_index for contour in contours}
+    least = ROUND_TRIP_DICE if volume_cm3 > SMALL_CM3 else SMALL_ROUND_TRIP_DICE
+    findings = []
+    if dice < least:
+        findings.append(f"{roi.name}: contours return the mask with Dice {dice} < {least}")
+    if lost := _slices(reference, FEW_VOXELS) - slices:
+        findings.append(f"{roi.name}: slices {_listed(lost)} of the mask have no contour")
+    if extra := slices - _slices(reference, 0):
+        findings.append(f"{roi.name}: slices {_listed(extra)} have a contour and no mask")
+    if profile.holes is not HoleStyle.NESTED and _is_nested(contours, grid.shape):
+        findings.append(f"{roi.name}: a contour lies inside another, {profile.name} reads no hole from that")
+    return StructureSummary(roi.name, volume_cm3, len(contours), len(slices), dice), findings
+
+
+def _slices(mask: Mask, voxels: int) -> set[int]:
+    """Indices of the slices on which a mask has more voxels than these."""
+    counts = np.count_nonzero(mask.voxels, axis=(1, 2))
+    return {mask.corner[0] + int(index) for index in np.flatnonzero(counts > voxels)}
+
+
+def _listed(slices: set[int]) -> str:
+    return ", ".join(map(str, sorted(slices)))
+
+
+def _without_holes(mask: Mask) -> Mask:
+    """The mask with every hole of a slice filled; what touches the outside by a corner only is no hole."""
+    around = np.ones((3, 3), dtype=bool)
+    filled = [ndimage.binary_fill_holes(plane, structure=around) for plane in mask.voxels]
+    return Mask(np.array(filled, dtype=bool).reshape(mask.voxels.shape), mask.corner, mask.shape)
+
+
+def _is_nested(contours: Sequence[Contour], shape: tuple[int, int, int]) -> bool:
+    """Whether somewhere the contours together return less than the contours one by one: a nested hole."""
+    by_slice: dict[int, list[Contour]] = {}
+    for contour in contours:
+        by_slice.setdefault(contour.slice_index, []).append(contour)
+    several = [own for own in by_slice.values() if len(own) > 1]
+    return any(
+        sum(fill([each], shape).count for each in own) - fill(own, shape).count > 2 * FEW_VOXELS
+        for own in several
+    )
 
 
 def _dice(a: Mask, b: Mask) -> float:

@@ -8,6 +8,7 @@ from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, RTStructureSetSt
 
 from daemon.iod_rules import missing_attributes
 from daemon.structure_set import ResultIdentity
+from daemon.structure_template import InterpretedType
 from model.ct import CTVolume
 
 MAX_ROI_NAME = 64
@@ -112,7 +113,7 @@ def _cross_references(dataset: Dataset, volume: CTVolume, _identity: ResultIdent
         if roi.ROIGenerationAlgorithm != "AUTOMATIC":
             yield f"ROI {roi.ROIName!r} was generated {roi.ROIGenerationAlgorithm!r}, needed is AUTOMATIC"
     for item in dataset.RTROIObservationsSequence:
-        if item.RTROIInterpretedType != "ORGAN":
+        if item.RTROIInterpretedType not in set(InterpretedType):
             yield f"ROI number {item.ReferencedROINumber} is of type {item.RTROIInterpretedType!r}, not ORGAN"
 
 

@@ -1,5 +1,7 @@
 """Organs that differ from left, front and top, on any grid, and what a structure set of them is made from."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
@@ -7,6 +9,7 @@ from pydicom import Dataset
 from pydicom.uid import CTImageStorage
 
 from daemon.structure_set import ModelIdentity, ResultIdentity
+from daemon.structure_template import ROI, apply_template, template_of
 from model.contours import Contour, trace
 from model.ct import CTVolume
 from model.geometry import Mask, SliceGrid
@@ -42,6 +45,12 @@ def organ_masks(grid: SliceGrid) -> dict[str, Mask]:
 
 def traced(masks: dict[str, Mask]) -> dict[str, list[Contour]]:
     return {name: trace(mask) for name, mask in masks.items()}
+
+
+def rois_of(masks: Mapping[str, Mask], grid: SliceGrid) -> list[ROI]:
+    """Every organ as its ROI of the default template, with traced contours."""
+    found = apply_template(template_of(list(masks)), masks, grid)
+    return [replace(roi, contours=trace(roi.mask)) for roi in found]
 
 
 def ct_header(**attributes: object) -> Dataset:

@@ -15,7 +15,7 @@ from daemon.delivery import OutcomeKind, Timeouts, echo, send
 from daemon.structure_set import build_structure_set, encode
 from tests.peers import ReceivingPeer, free_port, orthanc, silent_port, storescp
 from tests.phantom import make_grid
-from tests.structure_set_samples import IDENTITY, MODEL, ct_volume, organ_masks, traced
+from tests.structure_set_samples import IDENTITY, MODEL, ct_volume, organ_masks, rois_of
 
 # pynetdicom leaves the socket of a failed connection to the garbage collector, which Python remarks upon.
 pytestmark = pytest.mark.filterwarnings(
@@ -29,7 +29,7 @@ SHORT = Timeouts(connection=1, association=1, response=1, stall=1)
 def structure_set(tmp_path_factory) -> Path:
     """A structure set as it lies in the spool."""
     grid = make_grid()
-    made = build_structure_set(ct_volume(grid), traced(organ_masks(grid)), IDENTITY, MODEL)
+    made = build_structure_set(ct_volume(grid), rois_of(organ_masks(grid), grid), IDENTITY, MODEL)
     path = tmp_path_factory.mktemp("result") / "structure_set.dcm"
     path.write_bytes(encode(made))
     return path

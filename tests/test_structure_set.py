@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import time
 import warnings
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -13,11 +14,12 @@ from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from daemon.structure_set import build_structure_set, encode
+from daemon.structure_template import DEFAULT_TEMPLATE, apply_template, template_of
 from model.contours import Contour, fill
 from model.ct import read_series
 from model.structures import STRUCTURES
 from tests.phantom import ORIENTATIONS, make_grid, write_series
-from tests.structure_set_samples import IDENTITY, MODEL, NOT_FOUND, ct_header, ct_volume, organ_masks, traced
+from tests.structure_set_samples import IDENTITY, MODEL, NOT_FOUND, ct_header, ct_volume, organ_masks, rois_of
 
 ASYMMETRIC_OFFSETS_MM = [*np.arange(-100, 0, 2.5), *np.arange(0, 101, 5)]
 
@@ -31,7 +33,9 @@ def made():
 
 
 def rebuilt(volume, masks, remarks=()):
-    return dcmread(BytesIO(encode(build_structure_set(volume, traced(masks), IDENTITY, MODEL, remarks))))
+    return dcmread(
+        BytesIO(encode(build_structure_set(volume, rois_of(masks, volume.grid), IDENTITY, MODEL, remarks)))
+    )
 
 
 def only_cord(header: Dataset) -> Dataset:
@@ -71,7 +75,8 @@ def needs(program: str) -> str:
 def test_the_same_input_makes_the_same_bytes(made):
     volume, masks, _ = made
     first, second = (
-        encode(build_structure_set(volume, traced(masks), IDENTITY, MODEL, ["a remark"])) for _ in range(2)
+        encode(build_structure_set(volume, rois_of(masks, volume.grid), IDENTITY, MODEL, ["a remark"]))
+        for _ in range(2)
     )
     assert first == second
 
@@ -221,11 +226,9 @@ def test_an_organ_without_contours_is_left_out(made):
     assert NOT_FOUND not in names
 
 
-def test_an_unknown_name_is_refused(made):
-    volume, *_ = made
-    square = Contour(0, np.array([[0, 0], [0, 9], [9, 9.0]]))
+def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="Parotid_L"):
-        build_structure_set(volume, {"Parotid_Left": [square]}, IDENTITY, MODEL)
+        template_of(["Parotid_Left"])
 
 
 # References and geometry
@@ -271,7 +274,7 @@ def test_contours_lie_on_their_slices_and_return_the_masks(orientation):
 def test_contour_data_stay_decimal_strings_when_a_peer_writes_them_in_explicit_vr(made):
     """Also from the object in memory, whose values are kept as text: nothing turns into UN."""
     volume, masks, _ = made
-    structure_set = build_structure_set(volume, traced(masks), IDENTITY, MODEL)
+    structure_set = build_structure_set(volume, rois_of(masks, volume.grid), IDENTITY, MODEL)
     buffer = BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -290,9 +293,10 @@ def test_21_organs_on_200_large_slices_take_no_more_than_a_breath():
     volume = type(volume)(volume.hu, grid, tuple(f"1.2.{i}" for i in range(200)), volume.header)
     angle = np.linspace(0, 2 * np.pi, 400, endpoint=False)
     circle = 256 + 80 * np.stack([np.sin(angle), np.cos(angle)], axis=1)
-    contours = {each.name: [Contour(i, circle) for i in range(60, 100)] for each in STRUCTURES}
+    contours = [Contour(i, circle) for i in range(60, 100)]
+    rois = [replace(roi, contours=contours) for roi in apply_template(DEFAULT_TEMPLATE, {}, grid)]
     started = time.process_time()
-    content = encode(build_structure_set(volume, contours, IDENTITY, MODEL))
+    content = encode(build_structure_set(volume, rois, IDENTITY, MODEL))
     assert time.process_time() - started < 2
     assert len(content) > 5_000_000
 
@@ -308,7 +312,7 @@ def series(tmp_path_factory):
     volume = read_series(write_series(folder / "ct", grid=grid))
     masks = organ_masks(volume.grid)
     path = folder / "rtstruct.dcm"
-    path.write_bytes(encode(build_structure_set(volume, traced(masks), IDENTITY, MODEL)))
+    path.write_bytes(encode(build_structure_set(volume, rois_of(masks, volume.grid), IDENTITY, MODEL)))
     return folder / "ct", volume, masks, path
 
 
