@@ -16,7 +16,6 @@ from tests.nodes import a_config, receiving_node
 from tests.peers import LIMIT_SECONDS, free_port, send, wait_until
 from tests.phantom import write_series
 
-
 pytestmark = pytest.mark.filterwarnings(
     # pynetdicom leaves the socket of a failed connection to the garbage collector, which Python remarks upon.
     "ignore:Exception ignored in. <:pytest.PytestUnraisableExceptionWarning"
