@@ -1,4 +1,4 @@
-"""How every source of training data is asked for its cases: what the operator chooses, and who is in which split."""
+"""How every source of training data is asked for its cases: what the operator chooses, who is in which split."""
 
 import csv
 import hashlib

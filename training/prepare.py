@@ -26,11 +26,13 @@ from training.dataset import PackWriter
 from training.packing import SPLITS, VALIDATION, Choices, PackingError, Source, read_absent, read_validation
 from training.packing_report import Outcome, Report
 from training.roi_names import NameTableError, load_names
+from training.source_archive import archive_cases
 from training.source_openkbp import openkbp_cases
 from training.source_shapes import shape_cases
 from training.source_tcia21 import tcia21_cases
 
 SOURCES: dict[str, Source] = {
+    "archive": archive_cases,
     "openkbp": openkbp_cases,
     "tcia21": tcia21_cases,
     "shapes": shape_cases,

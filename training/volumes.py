@@ -84,10 +84,18 @@ class Upright:
 
     def height_range(self, organ: str) -> tuple[float, float]:
         """Lower edge of the lowest and upper edge of the highest slice with the organ, in mm."""
-        bit = np.uint32(1 << ORGANS.index(organ))
-        filled = np.flatnonzero((self.labels & bit).any(axis=(1, 2)))
+        filled = np.flatnonzero(self._voxels(organ).any(axis=(1, 2)))
         start, step = self.label_frame.origin_mm[0], self.label_frame.spacing_mm[0]
         return start + (filled[0] - 0.5) * step, start + (filled[-1] + 0.5) * step
+
+    def middle_left_mm(self, organ: str) -> float:
+        """How far to the patient's left the middle of an organ lies, in mm of his coordinates."""
+        columns = self._voxels(organ).sum(axis=(0, 1))
+        index = float(columns @ np.arange(len(columns)) / columns.sum())
+        return self.label_frame.origin_mm[2] + index * self.label_frame.spacing_mm[2]
+
+    def _voxels(self, organ: str) -> NDArray[np.bool_]:
+        return self.labels & np.uint32(1 << ORGANS.index(organ)) > 0
 
 
 def known_ranges(upright: Upright, contoured: Iterable[str]) -> dict[str, tuple[float, float]]:

@@ -1,0 +1,225 @@
+"""Clinical archives: folders of CT series and RT structure sets of any vendor, for any number of patients."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from model.ct import CTVolume, read_series
+from model.errors import SeriesUnsuitable
+from model.geometry import Mask
+from model.preprocess import lateral_mm
+from model.structures import LEFT, TYPICAL_CM3, structure
+from training.archive_index import ArchiveIndex, Header, index_archive
+from training.dataset import Case
+from training.organ_contours import RoiUnusableError, organ_mask
+from training.packing import Choices, PreparedCase
+from training.packing_report import Report
+from training.roi_names import RoiNames
+from training.structure_set_match import NoMatchError, match
+from training.structure_sets import Roi, StructureSet, StructureSetUnreadableError, read_structure_set
+from training.volumes import LENGTH_ORGANS, WHOLE, Upright, known_ranges, upright
+
+GROUP = "archive"
+
+WRONG_SIDE_MM = 15.0
+"""An organ of one side whose middle lies this far on the other side of the body's middle is on the wrong side."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A structure set that was drawn on a CT series."""
+
+    header: Header
+    structure_set: StructureSet
+
+
+def archive_cases(root: Path, choices: Choices, report: Report) -> Iterator[PreparedCase]:
+    """One case for each CT series with a structure set; patients go into a split as a whole.
+
+    Raises
+    ------
+    PackingError
+        A table of the operator names patients who are not in the folder.
+    """
+    index = index_archive(root, report, Console(stderr=True))
+    choices.require_known(index.patients, report)
+    drawn_on = _match_all(index, report)
+    for uid, headers in sorted(index.series.items(), key=lambda item: item[1][0].path):
+        subject = f"{case_name(uid)} ({index.name(headers[0].path.parent)})"
+        chosen = _chosen(drawn_on.get(uid, []), index, report, subject)
+        patient = _one_patient(headers, report, subject) if chosen else ""
+        if not chosen or not patient:
+            continue
+        case = _case(uid, chosen, choices.absent.get(patient, frozenset()), choices.names, index, report)
+        if case is not None:
+            yield choices.split(patient), case
+
+
+def case_name(series_instance_uid: str) -> str:
+    """A name for packs and model cards that says nothing of the patient, the same in every run."""
+    return f"CT-{hashlib.sha256(series_instance_uid.encode()).hexdigest()[:10]}"
+
+
+def _match_all(index: ArchiveIndex, report: Report) -> dict[str, list[Candidate]]:
+    """Series Instance UID to the structure sets drawn on that series."""
+    drawn_on: dict[str, list[Candidate]] = {}
+    for header in index.structure_sets:
+        name = index.name(header.path)
+        try:
+            structure_set = read_structure_set(header.path)
+            found = match(structure_set, header, index)
+        except (StructureSetUnreadableError, NoMatchError) as error:
+            report.left_out(name, str(error))
+            continue
+        for remark in found.remarks:
+            report.remark(name, remark)
+        drawn_on.setdefault(found.series_instance_uid, []).append(Candidate(header, structure_set))
+    return drawn_on
+
+
+def _chosen(
+    candidates: list[Candidate], index: ArchiveIndex, report: Report, subject: str
+) -> Candidate | None:
+    """The structure set to learn from: the approved one, else the latest; none where that does not decide."""
+    usable = [each for each in candidates if each.structure_set.approval != "REJECTED"]
+    for each in candidates:
+        if each not in usable:
+            report.left_out(index.name(each.header.path), "it was rejected (Approval Status)")
+    if not usable:
+        report.left_out(subject, "no structure set was drawn on it")
+        return None
+    approved = [each for each in usable if each.structure_set.approval == "APPROVED"]
+    latest = sorted(approved or usable, key=lambda each: each.structure_set.written)
+    if len(latest) > 1 and latest[-1].structure_set.written == latest[-2].structure_set.written:
+        names = ", ".join(index.name(each.header.path) for each in latest)
+        report.left_out(
+            subject, f"{len(latest)} structure sets, none approved alone or later than the others: {names}"
+        )
+        return None
+    for each in usable:
+        if each is not latest[-1]:
+            better = "an approved" if approved and each not in approved else "a later"
+            report.left_out(index.name(each.header.path), f"{better} structure set of the same CT was taken")
+    return latest[-1]
+
+
+def _one_patient(headers: list[Header], report: Report, subject: str) -> str:
+    """Patient ID of a series; empty, and said so, where the series is of several or of nobody."""
+    if any(header.patient.differs(headers[0].patient) for header in headers):
+        report.left_out(subject, "images of several patients share one Series Instance UID")
+        return ""
+    if not headers[0].patient.id:
+        report.left_out(subject, "no Patient ID: it cannot be kept out of both splits at once")
+    return headers[0].patient.id
+
+
+def _case(
+    uid: str, chosen: Candidate, absent: frozenset[str], names: RoiNames, index: ArchiveIndex, report: Report
+) -> Case | None:
+    name = case_name(uid)
+    try:
+        volume = read_series([header.path for header in index.series[uid]])
+    except SeriesUnsuitable as error:
+        report.left_out(f"{name} ({index.name(index.series[uid][0].path.parent)})", f"{error.code}: {error}")
+        return None
+    for remark in volume.remarks:
+        report.remark(name, remark)
+    report.remark(
+        name,
+        f"is {index.name(index.series[uid][0].path.parent)}, contours of {index.name(chosen.header.path)}",
+    )
+    masks = _organ_masks(name, chosen.structure_set, volume, absent, names, report)
+    if not masks and not absent:
+        report.left_out(name, "no organ could be used")
+        return None
+    straight = upright(volume, masks)
+    known = known_ranges(straight, _on_their_side(name, straight, masks, report))
+    drawn = {
+        mapped.organ
+        for roi in chosen.structure_set.rois
+        if roi.contours and (mapped := names.map(roi.name)).organ
+    }
+    return straight.case(name, GROUP, known | dict.fromkeys(absent - drawn, WHOLE))
+
+
+def _organ_masks(
+    subject: str,
+    structure_set: StructureSet,
+    volume: CTVolume,
+    absent: frozenset[str],
+    names: RoiNames,
+    report: Report,
+) -> dict[str, Mask]:
+    """Organ to mask, of every organ that exactly one ROI draws and that is not said to be absent."""
+    frame = str(volume.header.FrameOfReferenceUID)
+    masks = {}
+    for organ, rois in _rois_by_organ(subject, structure_set, names, report).items():
+        written = ", ".join(repr(roi.name) for roi in rois)
+        try:
+            filled = organ_mask(_usable(rois, frame, is_absent=organ in absent), volume)
+        except RoiUnusableError as error:
+            report.left_out(subject, f"{written}: {error}", organ)
+            continue
+        for remark in (*filled.remarks, *_odd_size(organ, filled.mask, volume)):
+            report.remark(subject, f"{written}: {remark}", organ)
+        masks[organ] = filled.mask
+    return masks
+
+
+def _rois_by_organ(
+    subject: str, structure_set: StructureSet, names: RoiNames, report: Report
+) -> dict[str, list[Roi]]:
+    found: dict[str, list[Roi]] = {}
+    for roi in structure_set.rois:
+        mapped = names.map(roi.name)
+        if mapped.organ is None:
+            report.left_out(subject, mapped.reason, f"ROI {roi.name!r}")
+        else:
+            found.setdefault(mapped.organ, []).append(roi)
+    return found
+
+
+def _usable(rois: list[Roi], frame_of_reference_uid: str, *, is_absent: bool) -> Roi:
+    """The one ROI that draws an organ; ROIs without contours do not compete."""
+    drawn = [roi for roi in rois if roi.contours] or rois[:1]
+    if len(drawn) > 1:
+        raise RoiUnusableError(f"{len(drawn)} ROIs draw this organ: which of them is meant is not known")
+    if is_absent and drawn[0].contours:
+        raise RoiUnusableError("it is contoured, but was declared absent: one of both is wrong")
+    if drawn[0].frame_of_reference_uid not in {"", frame_of_reference_uid}:
+        raise RoiUnusableError("its Frame of Reference is not that of the CT")
+    return drawn[0]
+
+
+def _odd_size(organ: str, mask: Mask, volume: CTVolume) -> tuple[str, ...]:
+    """A remark on an organ far from its usual size that the CT does not cut."""
+    typical = TYPICAL_CM3.get(organ.removesuffix("_L").removesuffix("_R"))
+    cut = mask.corner[0] == 0 or mask.corner[0] + len(mask.voxels) == len(volume.hu)
+    if typical is None or cut or organ in LENGTH_ORGANS:
+        return ()
+    size = mask.volume_cm3(volume.grid)
+    is_odd = not typical / 4 < size < typical * 4
+    return (f"{size:.1f} cm³, where {typical:g} cm³ are usual: look at it",) if is_odd else ()
+
+
+def _on_their_side(name: str, straight: Upright, masks: Mapping[str, Mask], report: Report) -> list[str]:
+    """The organs that lie on the side their name says; the others are reported."""
+    image_x = straight.image_frame.origin_mm[2]
+    middle = image_x - float(lateral_mm(straight.image, straight.image_frame.spacing_mm[2])[0])
+    kept = []
+    for organ in masks:
+        side = structure(organ).laterality
+        if (
+            side is None
+            or (x := straight.middle_left_mm(organ) - middle) * (1 if side == LEFT else -1) > -WRONG_SIDE_MM
+        ):
+            kept.append(organ)
+        else:
+            where = "left" if x > 0 else "right"
+            report.left_out(
+                name, f"it lies {abs(x):.0f} mm to the {where} of the body's middle: the wrong side", organ
+            )
+    return kept
