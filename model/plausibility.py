@@ -120,16 +120,20 @@ def _sides(organs: Mapping[str, OrganMeasure]) -> Iterator[Finding]:
 
 
 def _order(organs: Mapping[str, OrganMeasure]) -> Iterator[Finding]:
-    for pairs, axis, sign, code, word in (
-        (IN_FRONT, BACKWARD_MM, -1, "wrong-order-front-back", "in front of"),
-        (ABOVE, HEADWARD_MM, 1, "wrong-order-head-feet", "nearer to the head than"),
+    """One finding per organ and direction, naming every organ to which it lies the wrong way."""
+    for pairs, axis, sign, code, words in (
+        (IN_FRONT, BACKWARD_MM, -1, "wrong-order-front-back", ("behind", "in front of")),
+        (ABOVE, HEADWARD_MM, 1, "wrong-order-head-feet", ("below", "above")),
     ):
+        wrong: dict[str, list[str]] = {}
         for name, other in pairs:
             if name in organs and other in organs:
                 apart = sign * _apart(organs[name], organs[other], axis)
                 if apart <= 0:
-                    text = f"its middle is off by {-apart:.0f} mm: expected is that it lies {word} {other}"
-                    yield Finding(code, Severity.HOLD, name, text)
+                    wrong.setdefault(name, []).append(f"{-apart:.0f} mm {words[0]} {other}")
+        for name, places in wrong.items():
+            text = f"its middle lies {', '.join(places)}; expected is {words[1]}"
+            yield Finding(code, Severity.HOLD, name, text)
 
 
 def _apart(organ: OrganMeasure, other: OrganMeasure, axis: int) -> float:
@@ -212,13 +216,19 @@ def _places(organs: Mapping[str, OrganMeasure], ranges: ReferenceRanges) -> Iter
         organ, other = organs.get(name), organs.get(anchor)
         if usual is None or organ is None or other is None or organ.is_cut or other.is_cut:
             continue
-        offset = offset_mm(name, organ, other)
-        for value, limits, words in zip(
-            offset, usual, ("to its side", "backwards", "headwards"), strict=True
-        ):
-            if value not in limits:
-                text = f"lies {value:.0f} mm {words} from {anchor}; {_expected(limits)}"
-                yield Finding("unusual-place", Severity.WARNING, name, text)
+        unusual = [
+            f"{value:.0f} mm {words} ({limits.low:.0f} to {limits.high:.0f})"
+            for value, limits, words in zip(
+                offset_mm(name, organ, other), usual, ("to its side", "backwards", "headwards"), strict=True
+            )
+            if value not in limits
+        ]
+        if unusual:
+            text = (
+                f"lies {' and '.join(unusual)} from {anchor}; expected are the ranges in brackets, "
+                f"by {usual[0].cases} in training patients"
+            )
+            yield Finding("unusual-place", Severity.WARNING, name, text)
 
 
 def offset_key(name: str) -> str:
