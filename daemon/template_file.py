@@ -1,0 +1,240 @@
+"""A structure template's TOML file: read, or every problem in it with its line."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from daemon.config_source import Location, read_source
+from daemon.derivation import Derivation, Margin, Operation
+from daemon.errors import ConfigError
+from daemon.structure_template import (
+    Codes,
+    InterpretedType,
+    Template,
+    TemplateStructure,
+    organ_line,
+)
+from daemon.template_checks import contradictions
+from model.structures import Code, structure
+
+_LONGEST_MARGIN_MM = 100.0
+_DARKER = 0.6
+_GREY = (160, 160, 160)
+
+
+def _plain(name: str) -> str:
+    """A value of VR LO that every character set of a CT can hold."""
+    if name != name.strip() or not name.isascii() or not name.isprintable() or "\\" in name:
+        raise ValueError("must be printable ASCII without backslash and without spaces at its ends")
+    return name
+
+
+def _colour(value: object) -> object:
+    """`#ffec00` as [255, 236, 0]."""
+    digits = value.removeprefix("#") if isinstance(value, str) else ""
+    if isinstance(value, str):
+        if not value.startswith("#") or len(digits) != 6:
+            raise ValueError(f'must be like "#ffec00" or [255, 236, 0], found {value!r}')
+        return tuple(bytes.fromhex(digits))
+    return value
+
+
+def _organ(name: str) -> str:
+    return structure(name).name
+
+
+_Name = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_plain)]
+_Byte = Annotated[int, Field(ge=0, le=255)]
+_Millimetres = Annotated[float, Field(ge=0, le=_LONGEST_MARGIN_MM)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class _Code(_Table):
+    value: Annotated[str, Field(min_length=1, max_length=16)]
+    scheme: Annotated[str, Field(min_length=1, max_length=16)]
+    meaning: Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class _Directions(_Table):
+    """How far to each side of the patient."""
+
+    left: _Millimetres = 0.0
+    right: _Millimetres = 0.0
+    anterior: _Millimetres = 0.0
+    posterior: _Millimetres = 0.0
+    superior: _Millimetres = 0.0
+    inferior: _Millimetres = 0.0
+
+
+def _all_directions(value: object) -> object:
+    """One number as the same in all directions."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if not 0 <= value <= _LONGEST_MARGIN_MM:
+        raise ValueError(f"must be 0 to {_LONGEST_MARGIN_MM:g} mm, found {value:g}")
+    return dict.fromkeys(_Directions.model_fields, value)
+
+
+class _MarginOf(_Table):
+    of: str
+    mm: Annotated[_Directions, BeforeValidator(_all_directions)]
+
+
+class _Subtraction(_Table):
+    from_: str = Field(alias="from")
+    what: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class _Cropping(_Table):
+    of: str
+    away_from: Annotated[tuple[str, ...], Field(min_length=1)]
+    mm: _Millimetres = 0.0
+
+
+class _Line(_Table):
+    """One `[[structures]]` table."""
+
+    name: _Name | None = None
+    organ: Annotated[str, AfterValidator(_organ)] | None = None
+    synonyms: tuple[str, ...] = ()
+    colour: Annotated[tuple[_Byte, _Byte, _Byte], BeforeValidator(_colour)] | None = None
+    type: InterpretedType | None = None
+    code: _Code | None = None
+    margin: _MarginOf | None = None
+    union: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    intersection: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    subtract: _Subtraction | None = None
+    crop: _Cropping | None = None
+
+
+class _File(_Table):
+    name: _Name
+    structures: Annotated[tuple[_Line, ...], Field(min_length=1)]
+
+
+def load_template(path: Path) -> Template:
+    """Read a site's template.
+
+    Raises
+    ------
+    ConfigError
+        With every problem found: the file, the line and the key it stands in, and what was needed.
+    """
+    try:
+        source = read_source(path, {})
+    except ConfigError as error:
+        raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from error
+    problems: list[tuple[Location, str]] = []
+    template = None
+    try:
+        template = _template(_File.model_validate(source.values), problems)
+    except ValidationError as error:
+        problems += [_problem(details) for details in error.errors()]
+    if template is not None and not problems:
+        problems += contradictions(template)
+    if template is None or problems:
+        problems.sort(key=lambda problem: source.line(problem[0]))
+        raise ConfigError([f"{path}: {source.place(location)}: {text}" for location, text in problems])
+    return template
+
+
+def _template(file: _File, problems: list[tuple[Location, str]]) -> Template:
+    lines = []
+    for index, line in enumerate(file.structures):
+        try:
+            lines.append(_structure(line, index + 1))
+        except ValueError as error:
+            problems.append((("structures", index), str(error)))
+    return Template(file.name, tuple(_coloured(line, lines) for line in lines))
+
+
+def _structure(line: _Line, number: int) -> TemplateStructure:
+    derivations = list(_derivations(line))
+    if (line.organ is not None) + len(derivations) != 1:
+        kinds = ", ".join(operation.value for operation in Operation)
+        raise ValueError(f"needs an organ, or exactly one of {kinds}")
+    site = Code(line.code.value, line.code.scheme, line.code.meaning) if line.code else None
+    if line.organ is not None:
+        usual = organ_line(structure(line.organ), number)
+        return TemplateStructure(
+            number,
+            line.name or usual.name,
+            line.colour or usual.colour_rgb,
+            line.type or usual.interpreted_type,
+            usual.organ,
+            codes=Codes(usual.codes.snomed, usual.codes.laterality, usual.codes.fma, site),
+            synonyms=line.synonyms,
+        )
+    if line.name is None:
+        raise ValueError("name is missing, which a derived structure needs")
+    return TemplateStructure(
+        number,
+        line.name,
+        line.colour or _GREY,
+        line.type or InterpretedType.AVOIDANCE,
+        derivation=derivations[0],
+        codes=Codes(site=site),
+        synonyms=line.synonyms,
+    )
+
+
+def _derivations(line: _Line) -> Iterator[Derivation]:
+    if line.margin:
+        yield Derivation(Operation.MARGIN, (line.margin.of,), Margin(**line.margin.mm.model_dump()))
+    if line.union:
+        yield Derivation(Operation.UNION, line.union)
+    if line.intersection:
+        yield Derivation(Operation.INTERSECTION, line.intersection)
+    if line.subtract:
+        yield Derivation(Operation.SUBTRACT, (line.subtract.from_, *line.subtract.what))
+    if line.crop:
+        yield Derivation(Operation.CROP, (line.crop.of, *line.crop.away_from), Margin.uniform(line.crop.mm))
+
+
+def _coloured(line: TemplateStructure, lines: Sequence[TemplateStructure]) -> TemplateStructure:
+    """A derived structure without a colour of its own is darker than what it is derived from."""
+    if line.colour_rgb != _GREY or not line.sources:
+        return line
+    first = next((each for each in lines if each.name == line.sources[0]), None)
+    if first is None or first is line:
+        return line
+    red, green, blue = (round(_DARKER * value) for value in first.colour_rgb)
+    return replace(line, colour_rgb=(red, green, blue))
+
+
+def _problem(details: ErrorDetails) -> tuple[Location, str]:
+    """One of pydantic's errors in our words."""
+    location, text, found = details["loc"], details["msg"], details["input"]
+    match details["type"]:
+        case "extra_forbidden":
+            known = [field.alias or name for name, field in _table_of(location).model_fields.items()]
+            near = get_close_matches(str(location[-1]), known, n=1)
+            hint = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(known)}"
+            return location, f"unknown key; {hint}"
+        case "missing":
+            return location, "is missing"
+        case "value_error":
+            return location, text.removeprefix("Value error, ")
+    text = text.replace("Input should be", "must be").replace("String should", "must")
+    return location, f"{text}, found {found!r}" if isinstance(found, str | int | float) else text
+
+
+def _table_of(location: Location) -> type[_Table]:
+    """Which table a key stands in."""
+    tables: dict[str, type[_Table]] = {
+        "margin": _MarginOf,
+        "subtract": _Subtraction,
+        "crop": _Cropping,
+        "code": _Code,
+        "mm": _Directions,
+    }
+    inner = [tables[str(part)] for part in location[2:-1] if part in tables]
+    return inner[-1] if inner else (_Line if len(location) > 1 else _File)
