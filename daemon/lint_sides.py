@@ -1,0 +1,136 @@
+"""Rules about which way round a patient is: left and right, up and down, front and back."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from daemon.lint_finding import Finding, error, warning
+from daemon.lint_view import RoiView, StructureSetView
+
+SWAPPED = error(
+    "sides-swapped",
+    "an ROI named left lies to the patient's right of its partner",
+    "Look at both in the images; exchange names or contours.",
+    "PS3.3 C.7.6.2: x grows to the patient's left",
+)
+WRONG_SIDE = warning(
+    "side-doubtful",
+    "an ROI named left or right lies on the other side of the patient's middle",
+    "Look at it in the images.",
+    "PS3.3 C.7.6.2: x grows to the patient's left",
+)
+UPSIDE_DOWN = warning(
+    "order-upside-down",
+    "organs lie above each other in an order that no patient has",
+    "Look whether z is inverted.",
+    "TotalSegmentator 2.18.0, rt-utils #24",
+)
+BACK_TO_FRONT = warning(
+    "order-back-to-front",
+    "organs lie behind each other in an order that no patient has",
+    "Look whether y is inverted.",
+    "TotalSegmentator 2.18.0",
+)
+RULES = (SWAPPED, WRONG_SIDE, UPSIDE_DOWN, BACK_TO_FRONT)
+
+MARGIN_MM = 5.0
+"""How far beyond the middle an ROI must lie before its side, or order, is doubted."""
+
+_SIDES = {
+    "L": frozenset({"l", "left", "lt", "links", "gauche", "sinistra", "sin", "izquierda", "izq"}),
+    "R": frozenset({"r", "right", "rt", "rechts", "droite", "destra", "derecha"}),
+}
+_WORD = re.compile(r"(?:[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+)[0-9]*|[0-9]+")
+"""Digits stay with what they follow, so that the vertebra L5 is no left one."""
+
+_MIDLINE = frozenset(
+    {"brainstem", "spinalcord", "spinalcanal", "larynx", "esophagus", "trachea", "mandible"}
+) | {
+    "brain",
+    "bonemandible",
+    "oralcavity",
+    "cavityoral",
+    "pharynx",
+    "cord",
+}
+_ABOVE = {
+    "brain": ("larynx", "bonemandible", "mandible", "trachea", "esophagus", "thyroid", "spinalcord"),
+    "brainstem": ("larynx", "trachea", "thyroid"),
+}
+_BEFORE = {
+    "eye": ("brainstem", "spinalcord", "spinalcanal"),
+    "lens": ("brainstem", "spinalcord"),
+    "larynx": ("spinalcord", "spinalcanal"),
+    "trachea": ("spinalcord", "spinalcanal"),
+}
+
+
+def words(name: str) -> tuple[str, ...]:
+    """Return a name's words in small letters; underscores, capitals, digits and signs divide them."""
+    return tuple(each.lower() for each in _WORD.findall(name))
+
+
+def side(name: str) -> str:
+    """L or R where exactly one side is named, else empty."""
+    found = {letter for letter, of_side in _SIDES.items() if of_side & set(words(name))}
+    return found.pop() if len(found) == 1 else ""
+
+
+def stem(name: str) -> str:
+    """Return the words of a name but for its side, run together."""
+    sides = _SIDES["L"] | _SIDES["R"]
+    return "".join(each for each in words(name) if each not in sides)
+
+
+def check_sides(view: StructureSetView) -> Iterator[Finding]:
+    """What is named left lies at larger x than its partner, or than the patient's middle."""
+    placed = [roi for roi in view.rois if np.isfinite(roi.centre_mm[0])]
+    by_side = {letter: {stem(roi.name): roi for roi in placed if side(roi.name) == letter} for letter in "LR"}
+    paired = by_side["L"].keys() & by_side["R"].keys()
+    for key in sorted(paired):
+        left, right = by_side["L"][key], by_side["R"][key]
+        if left.centre_mm[0] <= right.centre_mm[0]:
+            x = f"x {left.centre_mm[0]:.1f} and {right.centre_mm[0]:.1f} mm"
+            yield SWAPPED.at(left.path, f"{left.name} lies to the right of {right.name}: {x}", left.name)
+    middle = _middle_mm(placed, [(by_side["L"][key], by_side["R"][key]) for key in sorted(paired)])
+    if middle is None:
+        return
+    for letter, sign in (("L", 1), ("R", -1)):
+        for key, roi in by_side[letter].items():
+            off = sign * (roi.centre_mm[0] - middle)
+            if key not in paired and off < -MARGIN_MM:
+                x = f"x {roi.centre_mm[0]:.1f} mm, the patient's middle at {middle:.1f} mm"
+                yield WRONG_SIDE.at(
+                    roi.path, f"{roi.name} lies {-off:.1f} mm beyond the middle: {x}", roi.name
+                )
+
+
+def _middle_mm(rois: Sequence[RoiView], pairs: Sequence[tuple[RoiView, RoiView]]) -> float | None:
+    """Patient x of the middle: of organs of the midline, else of pairs, else of the outline; None if unknown."""
+    midline = [roi.centre_mm[0] for roi in rois if stem(roi.name) in _MIDLINE and not side(roi.name)]
+    outlines = [roi.centre_mm[0] for roi in rois if roi.interpreted_type == "EXTERNAL"]
+    between = [(left.centre_mm[0] + right.centre_mm[0]) / 2 for left, right in pairs]
+    known = midline or between or outlines
+    return float(np.median(known)) if known else None
+
+
+def check_order(view: StructureSetView) -> Iterator[Finding]:
+    """Brain above larynx, eyes before brainstem: what is true of every head."""
+    centres: dict[str, list[RoiView]] = {}
+    for roi in view.rois:
+        if np.isfinite(roi.centre_mm).all():
+            centres.setdefault(stem(roi.name), []).append(roi)
+    for rule, order, axis, sign, word in (
+        (UPSIDE_DOWN, _ABOVE, 2, 1, "below"),
+        (BACK_TO_FRONT, _BEFORE, 1, -1, "behind"),
+    ):
+        for one, others in order.items():
+            for roi in centres.get(one, ()):
+                for other in (each for name in others for each in centres.get(name, ())):
+                    off = sign * (other.centre_mm[axis] - roi.centre_mm[axis])
+                    if off > MARGIN_MM:
+                        yield rule.at(roi.path, f"{roi.name} lies {off:.0f} mm {word} {other.name}", roi.name)
+
+
+CHECKS = (check_sides, check_order)
