@@ -1,0 +1,17 @@
+"""Two hundred kills while studies stream in: nothing lost, nothing doubled, no state that is not true."""
+
+import pytest
+
+from tests.chaos import IMAGES, chaos
+
+KILLS = 200
+
+
+@pytest.mark.timeout(1800)
+def test_two_hundred_kills_lose_double_and_falsify_nothing(tmp_path):
+    tally = chaos(tmp_path / "node", seed=20261124, go_on=lambda seen: sum(seen.kills.values()) < KILLS)
+
+    assert tally.violations == []
+    assert sum(tally.kills.values()) >= KILLS
+    assert tally.series_sent > 10
+    assert len(tally.acknowledged) == IMAGES * tally.series_sent
