@@ -1,6 +1,5 @@
 """The RT Structure Set IOD (PS3.3 A.19), module by module, and its Part 10 encoding."""
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,22 +10,25 @@ from highdicom.base import SOPClass
 from highdicom.base_content import ContributingEquipment
 from highdicom.content import AlgorithmIdentificationSequence
 from pydicom import Dataset, dcmwrite
-from pydicom.charset import default_encoding
-from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException
 from pydicom.sr.codedict import codes
-from pydicom.tag import Tag
-from pydicom.uid import UID, CTImageStorage, ImplicitVRLittleEndian, RTStructureSetStorage
+from pydicom.uid import UID, ImplicitVRLittleEndian, RTStructureSetStorage
 from pydicom.valuerep import DA, TM
 
-from daemon.contour_data import count_points, encode_contour
-from daemon.destination_profile import PROFILES, CodeScheme, EmptyStructures, Profile
+from daemon.destination_profile import PROFILES, EmptyStructures, Profile
 from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from daemon.short_names import short_names, shortening_remarks
-from daemon.structure_template import ROI, Codes
-from model.contours import Contour
+from daemon.structure_set_rois import (
+    MAX_LO,
+    MAX_ST,
+    observation_item,
+    plain,
+    referenced_slice,
+    roi_contour_item,
+    roi_item,
+)
+from daemon.structure_template import ROI, left_out
 from model.ct import CTVolume
-from model.structures import ORGAN_CATEGORY, Code
 
 MANUFACTURER = "oarlock"
 STRUCTURE_SET_LABEL = "AUTO UNREVIEWED"
@@ -34,14 +36,11 @@ STRUCTURE_SET_LABEL = "AUTO UNREVIEWED"
 
 SERIES_DESCRIPTION = "Automatic contours - NEEDS REVIEW"
 _SUSPICIOUS = "CHECK: {} - NEEDS REVIEW"
-_MAX_LO = 64
 
 SERIES_NUMBER = 900
 """Behind the series that scanners number, so that lists show the contours after their images."""
 
 _UNDECODABLE = (BytesLengthException, ValueError, TypeError, KeyError, OverflowError, NotImplementedError)
-_CONTOUR_DATA = Tag("ContourData")
-_PLAIN = str.maketrans({"–": "-", "×": "x", "°": " deg", "³": "3", "\\": "/"})
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class RTStructureSet(SOPClass):
         self.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
         names = short_names([roi.name for roi in rois], profile)
         named = [replace(roi, name=names[roi.name]) for roi in written(rois, profile)]
-        remarks = (*remarks, *shortening_remarks(names, profile))
+        remarks = (*remarks, *remarks_about(rois, profile))
 
         # Patient and study as the CT has them, character set included, so that non-ASCII names survive.
         self.copy_patient_and_study_information(header)
@@ -123,15 +122,18 @@ class RTStructureSet(SOPClass):
         self.ContributingEquipmentSequence = _contributing_equipment(header, model)
         # Structure Set (C.8.8.5)
         self.StructureSetLabel = STRUCTURE_SET_LABEL
-        self.StructureSetName = _plain(f"Automatic contours by {model.name} {model.version}", 64)
+        self.StructureSetName = plain(f"Automatic contours by {model.name} {model.version}", 64)
         self.StructureSetDescription = _description(model, remarks)
         self.StructureSetDate, self.StructureSetTime = _date_and_time(identity.created)
         self.ReferencedFrameOfReferenceSequence = [_referenced_frame_of_reference(volume, header, profile)]
-        self.StructureSetROISequence = [_roi(each, header.FrameOfReferenceUID, model) for each in named]
+        self.StructureSetROISequence = [
+            roi_item(each, header.FrameOfReferenceUID, f"{model.name} {model.version}", _algorithm(model))
+            for each in named
+        ]
         # ROI Contour (C.8.8.6)
-        self.ROIContourSequence = [_roi_contour(each, volume) for each in named]
+        self.ROIContourSequence = [roi_contour_item(each, volume, profile) for each in named]
         # RT ROI Observations (C.8.8.8)
-        self.RTROIObservationsSequence = [_observation(each, profile.code_scheme) for each in named]
+        self.RTROIObservationsSequence = [observation_item(each, profile.code_scheme) for each in named]
         # Approval (C.8.8.16)
         self.ApprovalStatus = "UNAPPROVED"
 
@@ -157,7 +159,7 @@ def build_structure_set(
         One without contours counts as not found.
     remarks
         Sentences for the reader, such as what was unusual about the series.
-        A name that the profile cuts short adds one.
+        `remarks_about` adds its own.
     warning
         What is suspicious about the result, in a few words for lists of series; None where nothing is.
     """
@@ -168,6 +170,12 @@ def written(rois: Sequence[ROI], profile: Profile) -> list[ROI]:
     """Those that a structure set holds; a derived one whose sources are missing is never among them."""
     with_empty = profile.empty_structures is EmptyStructures.WRITE_EMPTY
     return [roi for roi in rois if roi.contours or (with_empty and not roi.missing)]
+
+
+def remarks_about(rois: Sequence[ROI], profile: Profile) -> list[str]:
+    """A sentence for each derived structure that could not be made, and each name that the profile cuts."""
+    names = short_names([roi.name for roi in rois], profile)
+    return [*left_out(rois), *shortening_remarks(names, profile)]
 
 
 def encode(structure_set: Dataset) -> bytes:
@@ -202,17 +210,11 @@ def _software_version() -> str:
         return "dev"
 
 
-def _plain(text: str, limit: int) -> str:
-    """ASCII of at most `limit` characters: encodable whatever the CT's character set."""
-    decomposed = unicodedata.normalize("NFKD", text.translate(_PLAIN))
-    return decomposed.encode("ascii", "ignore").decode("ascii")[:limit].strip()
-
-
 def _series_description(warning: str | None) -> str:
     """LO, at most 64 characters: what a warning says comes first, as lists cut the end."""
     if not warning:
         return SERIES_DESCRIPTION
-    return _SUSPICIOUS.format(_plain(warning, _MAX_LO - len(_SUSPICIOUS.format(""))))
+    return _SUSPICIOUS.format(plain(warning, MAX_LO - len(_SUSPICIOUS.format(""))))
 
 
 def _description(model: ModelIdentity, remarks: Sequence[str]) -> str:
@@ -221,41 +223,41 @@ def _description(model: ModelIdentity, remarks: Sequence[str]) -> str:
         f"oarlock {_software_version()}, model {model.name} {model.version}, weights sha256 {model.digest}",
         *remarks,
     )
-    return _plain(". ".join(sentences) + ".", 1024)
+    return plain(". ".join(sentences) + ".", MAX_ST)
 
 
 def _contributing_equipment(header: Dataset, model: ModelIdentity) -> list[ContributingEquipment]:
     """The scanner, and the model as equipment of its own beside the software that runs it."""
     scanner = ContributingEquipment(
-        manufacturer=_plain(str(header.get("Manufacturer") or "unknown"), 64),
+        manufacturer=plain(str(header.get("Manufacturer") or "unknown"), 64),
         purpose_of_reference=codes.DCM.AcquisitionEquipment,
-        manufacturer_model_name=_plain(str(header.get("ManufacturerModelName") or "unknown"), 64),
+        manufacturer_model_name=plain(str(header.get("ManufacturerModelName") or "unknown"), 64),
     )
     network = ContributingEquipment(
         manufacturer=MANUFACTURER,
         purpose_of_reference=codes.DCM.ProcessingEquipment,
-        manufacturer_model_name=_plain(model.name, 64),
-        software_versions=_plain(model.version, 64),
-        contribution_description=_plain(f"Automatic contouring, weights sha256 {model.digest}", 1024),
+        manufacturer_model_name=plain(model.name, 64),
+        software_versions=plain(model.version, 64),
+        contribution_description=plain(f"Automatic contouring, weights sha256 {model.digest}", 1024),
     )
     return [scanner, network]
 
 
-def _code(code: Code) -> Dataset:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = (
-        code.value,
-        code.scheme_designator,
-        code.meaning,
+def _algorithm(model: ModelIdentity) -> AlgorithmIdentificationSequence:
+    return AlgorithmIdentificationSequence(
+        name=plain(model.name, MAX_LO),
+        family=codes.cid7162.ArtificialIntelligence,
+        version=plain(model.version, MAX_LO),
+        source=MANUFACTURER,
+        parameters={"weights sha256": model.digest},
     )
-    return item
 
 
 def _referenced_frame_of_reference(volume: CTVolume, header: Dataset, profile: Profile) -> Dataset:
     """Every slice of the CT, also those without contours, as all planning systems write it."""
     series = Dataset()
     series.SeriesInstanceUID = header.SeriesInstanceUID
-    series.ContourImageSequence = [_referenced_slice(uid) for uid in volume.sop_instance_uids]
+    series.ContourImageSequence = [referenced_slice(uid) for uid in volume.sop_instance_uids]
     study = Dataset()
     study.ReferencedSOPClassUID = profile.study_sop_class_uid
     study.ReferencedSOPInstanceUID = header.StudyInstanceUID
@@ -264,94 +266,3 @@ def _referenced_frame_of_reference(volume: CTVolume, header: Dataset, profile: P
     frame_of_reference.FrameOfReferenceUID = header.FrameOfReferenceUID
     frame_of_reference.RTReferencedStudySequence = [study]
     return frame_of_reference
-
-
-def _referenced_slice(sop_instance_uid: str) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = CTImageStorage
-    item.ReferencedSOPInstanceUID = sop_instance_uid
-    return item
-
-
-def _roi(roi: ROI, frame_of_reference_uid: str, model: ModelIdentity) -> Dataset:
-    item = Dataset()
-    item.ROINumber = roi.number
-    item.ReferencedFrameOfReferenceUID = frame_of_reference_uid
-    item.ROIName = roi.name
-    if description := _sentences(roi.generation, roi.remark):
-        item.ROIDescription = _plain(description, 1024)
-    item.ROIGenerationAlgorithm = "AUTOMATIC"
-    item.ROIGenerationDescription = _plain(
-        ", ".join(filter(None, (roi.generation, f"{model.name} {model.version}", "not reviewed"))), _MAX_LO
-    )
-    item.ROIDerivationAlgorithmIdentificationSequence = AlgorithmIdentificationSequence(
-        name=_plain(model.name, _MAX_LO),
-        family=codes.cid7162.ArtificialIntelligence,
-        version=_plain(model.version, _MAX_LO),
-        source=MANUFACTURER,
-        parameters={"weights sha256": model.digest},
-    )
-    return item
-
-
-def _sentences(generation: str, remark: str) -> str:
-    return ". ".join(filter(None, (f"Made from {generation}" if generation else "", remark)))
-
-
-def _observation(roi: ROI, scheme: CodeScheme) -> Dataset:
-    item = Dataset()
-    item.ObservationNumber = roi.number
-    item.ReferencedROINumber = roi.number
-    _identify(item, roi.codes, scheme)
-    item.RTROIInterpretedType = roi.interpreted_type.value
-    item.ROIInterpreter = None
-    return item
-
-
-def _identify(item: Dataset, own: Codes, scheme: CodeScheme) -> None:
-    """Write an organ's codes: one identifies, and the others stand beside it (PS3.3 C.8.8.8, 10.5).
-
-    The SNOMED CT concept has its side as a modifier, the FMA's includes it; so the FMA's may be equivalent to
-    SNOMED CT's with its modifier, but never the other way round.
-    """
-    identifying = own.site or (own.fma if scheme is CodeScheme.FMA else own.snomed)
-    if identifying is None:
-        return
-    identification = _code(identifying)
-    if own.snomed:
-        item.SegmentedPropertyCategoryCodeSequence = [_code(ORGAN_CATEGORY)]
-        if identifying is own.snomed:
-            if own.laterality:
-                identification.SegmentedPropertyTypeModifierCodeSequence = [_code(own.laterality)]
-        else:
-            anatomy = _code(own.snomed)
-            if own.laterality:
-                anatomy.PrimaryAnatomicStructureModifierSequence = [_code(own.laterality)]
-            item.PrimaryAnatomicStructureSequence = [anatomy]
-    if own.fma and identifying is not own.fma:
-        identification.EquivalentCodeSequence = [_code(own.fma)]
-    item.RTROIIdentificationCodeSequence = [identification]
-
-
-def _roi_contour(roi: ROI, volume: CTVolume) -> Dataset:
-    item = Dataset()
-    item.ReferencedROINumber = roi.number
-    item.ROIDisplayColor = list(roi.colour_rgb)
-    if roi.contours:
-        item.ContourSequence = [_contour(each, volume) for each in roi.contours]
-    return item
-
-
-def _contour(contour: Contour, volume: CTVolume) -> Dataset:
-    value = encode_contour(contour, volume.grid)
-    item = Dataset()
-    item.ContourImageSequence = [_referenced_slice(volume.sop_instance_uids[contour.slice_index])]
-    item.ContourGeometricType = "CLOSED_PLANAR"
-    item.NumberOfContourPoints = count_points(value)
-    # As if just read from a file: pydicom decodes it when asked, and writes it as it is when not.
-    # A DS object per number would cost seconds for 21 organs.
-    item[_CONTOUR_DATA] = RawDataElement(
-        _CONTOUR_DATA, "DS", len(value), value, 0, is_implicit_VR=True, is_little_endian=True
-    )
-    item.set_original_encoding(True, True, default_encoding)  # noqa: FBT003 -- (implicit, little endian)
-    return item

@@ -1,0 +1,140 @@
+"""What a structure set says of one ROI: name, codes, type and contours (PS3.3 C.8.8.5, C.8.8.6, C.8.8.8)."""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pydicom import Dataset
+from pydicom.charset import default_encoding
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+from pydicom.uid import CTImageStorage
+
+from daemon.contour_data import count_points, encode_contour, simplified
+from daemon.destination_profile import CodeScheme, Profile
+from daemon.structure_template import ROI, Codes
+from model.contours import Contour
+from model.ct import CTVolume
+from model.structures import ORGAN_CATEGORY, Code
+
+MAX_LO = 64
+"""Characters of a Long String (PS3.5 6.2)."""
+
+MAX_ST = 1024
+"""Characters of a Short Text."""
+
+_CONTOUR_DATA = Tag("ContourData")
+_PLAIN = str.maketrans({"–": "-", "×": "x", "°": " deg", "³": "3", "\\": "/"})
+
+
+def roi_item(roi: ROI, frame_of_reference_uid: str, made_by: str, algorithm: Sequence[Dataset]) -> Dataset:
+    """Item of Structure Set ROI Sequence.
+
+    Parameters
+    ----------
+    made_by
+        The model in a few words.
+    algorithm
+        ROI Derivation Algorithm Identification Sequence.
+    """
+    item = Dataset()
+    item.ROINumber = roi.number
+    item.ReferencedFrameOfReferenceUID = frame_of_reference_uid
+    item.ROIName = roi.name
+    if said := _sentences(roi.generation, roi.remark):
+        item.ROIDescription = plain(said, MAX_ST)
+    item.ROIGenerationAlgorithm = "AUTOMATIC"
+    description = filter(None, (made_by, "not reviewed", roi.generation))
+    item.ROIGenerationDescription = plain(", ".join(description), MAX_LO)
+    item.ROIDerivationAlgorithmIdentificationSequence = algorithm
+    return item
+
+
+def _sentences(generation: str, remark: str) -> str:
+    return ". ".join(filter(None, (f"Made from {generation}" if generation else "", remark)))
+
+
+def observation_item(roi: ROI, scheme: CodeScheme) -> Dataset:
+    """Item of RT ROI Observations Sequence."""
+    item = Dataset()
+    item.ObservationNumber = roi.number
+    item.ReferencedROINumber = roi.number
+    _identify(item, roi.codes, scheme)
+    item.RTROIInterpretedType = roi.interpreted_type.value
+    item.ROIInterpreter = None
+    return item
+
+
+def _identify(item: Dataset, own: Codes, scheme: CodeScheme) -> None:
+    """Write an organ's codes: one identifies, and the others stand beside it (PS3.3 C.8.8.8, 10.5).
+
+    The SNOMED CT concept has its side as a modifier, the FMA's includes it; so the FMA's may be equivalent to
+    SNOMED CT's with its modifier, but never the other way round.
+    """
+    identifying = own.site or (own.fma if scheme is CodeScheme.FMA else own.snomed)
+    if identifying is None:
+        return
+    identification = _code(identifying)
+    if own.snomed:
+        item.SegmentedPropertyCategoryCodeSequence = [_code(ORGAN_CATEGORY)]
+        if identifying is own.snomed:
+            if own.laterality:
+                identification.SegmentedPropertyTypeModifierCodeSequence = [_code(own.laterality)]
+        else:
+            anatomy = _code(own.snomed)
+            if own.laterality:
+                anatomy.PrimaryAnatomicStructureModifierSequence = [_code(own.laterality)]
+            item.PrimaryAnatomicStructureSequence = [anatomy]
+    if own.fma and identifying is not own.fma:
+        identification.EquivalentCodeSequence = [_code(own.fma)]
+    item.RTROIIdentificationCodeSequence = [identification]
+
+
+def roi_contour_item(roi: ROI, volume: CTVolume, profile: Profile) -> Dataset:
+    """Item of ROI Contour Sequence; without Contour Sequence where there are no contours."""
+    item = Dataset()
+    item.ReferencedROINumber = roi.number
+    item.ROIDisplayColor = list(roi.colour_rgb)
+    if roi.contours:
+        item.ContourSequence = [_contour(each, volume, profile) for each in roi.contours]
+    return item
+
+
+def _contour(contour: Contour, volume: CTVolume, profile: Profile) -> Dataset:
+    short = replace(contour, points=simplified(contour.points, profile.max_points))
+    value = encode_contour(short, volume.grid)
+    item = Dataset()
+    item.ContourImageSequence = [referenced_slice(volume.sop_instance_uids[contour.slice_index])]
+    item.ContourGeometricType = "CLOSED_PLANAR"
+    item.NumberOfContourPoints = count_points(value)
+    # As if just read from a file: pydicom decodes it when asked, and writes it as it is when not.
+    # A DS object per number would cost seconds for 21 organs.
+    item[_CONTOUR_DATA] = RawDataElement(
+        _CONTOUR_DATA, "DS", len(value), value, 0, is_implicit_VR=True, is_little_endian=True
+    )
+    item.set_original_encoding(True, True, default_encoding)  # noqa: FBT003 -- (implicit, little endian)
+    return item
+
+
+def _code(code: Code) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = (
+        code.value,
+        code.scheme_designator,
+        code.meaning,
+    )
+    return item
+
+
+def referenced_slice(sop_instance_uid: str) -> Dataset:
+    """Reference to a slice of the CT."""
+    item = Dataset()
+    item.ReferencedSOPClassUID = CTImageStorage
+    item.ReferencedSOPInstanceUID = sop_instance_uid
+    return item
+
+
+def plain(text: str, limit: int) -> str:
+    """ASCII of at most `limit` characters: encodable whatever the CT's character set."""
+    decomposed = unicodedata.normalize("NFKD", text.translate(_PLAIN))
+    return decomposed.encode("ascii", "ignore").decode("ascii")[:limit].strip()
