@@ -79,6 +79,6 @@ def _by_frame(structure_set: StructureSet, header: Header, index: ArchiveIndex) 
     }
     if len(fitting) != 1:
         raise NoMatchError(
-            f"it refers to no images, and its Frame of Reference is that of {len(fitting)} CT series of the patient"
+            f"it refers to no images, and {len(fitting)} CT series of the patient have its Frame of Reference"
         )
     return Match(fitting.pop(), ("it refers to no images; found by its Frame of Reference",))

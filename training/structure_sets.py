@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement
 
 
 class StructureSetUnreadableError(Exception):
@@ -73,13 +74,27 @@ def read_structure_set(path: Path) -> StructureSet:
         Whatever is wrong inside the file.
     """
     try:
-        return _structure_set(dcmread(path))
+        dataset = dcmread(path)
+        _require_whole(dataset)
+        return _structure_set(dataset)
     except StructureSetUnreadableError:
         raise
     except Exception as error:
         raise StructureSetUnreadableError(
             f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         ) from error
+
+
+def _require_whole(dataset: Dataset) -> None:
+    """Refuse a file that was cut off: what is left of a sequence reads like a whole one."""
+    for tag in dataset.keys():  # noqa: SIM118 - iterating a data set would decode its elements
+        element = dataset.get_item(tag)
+        if not isinstance(element, RawDataElement) or element.length == 0xFFFFFFFF:
+            continue
+        if isinstance(element.value, bytes) and len(element.value) != element.length:
+            raise StructureSetUnreadableError(
+                f"the file is cut off: {tag} has {len(element.value)} of {element.length} bytes"
+            )
 
 
 def _structure_set(dataset: Dataset) -> StructureSet:
