@@ -20,8 +20,8 @@ from daemon.retry import next_run
 from daemon.segmentation import ContouredSeries, SegmentsVolumes, contour_series
 from daemon.spool import Spool
 from daemon.structure_set import ResultIdentity
+from daemon.template_file import template_for
 from model.errors import ReasonCode, SeriesUnsuitable
-from model.structures import STRUCTURES
 
 log = structlog.get_logger()
 
@@ -183,10 +183,11 @@ class JobRunner:
             [self._spool.instance_path(image.job_id, image.sop_instance_uid) for image in images],
             self._segmenter,
             self._identity(job),
-            route.structures or tuple(structure.name for structure in STRUCTURES),
+            template_for(route),
             self._wanted(route),
             store,
             progress,
+            route.doubtful,
         )
 
     def _wanted(self, route: Route) -> list[WantedObject]:

@@ -14,11 +14,11 @@ from daemon.picture import draw
 from daemon.result_objects import STRUCTURE_SET
 from daemon.segmentation import STAGES, ContouredSeries, contour_series
 from daemon.structure_set import ResultIdentity
+from daemon.structure_template import DEFAULT_TEMPLATE
 from daemon.tables import console, safe
 from model.bundle import DEFAULT_BUNDLE, Bundle
 from model.ct import find_series
 from model.segmenter import Segmenter
-from model.structures import STRUCTURES
 
 
 class WrongSeries(Exception):  # noqa: N818 -- said as a sentence where it is raised
@@ -73,11 +73,12 @@ def segment(paths: Sequence[Path], bundle: Path | None, device: str, output: Pat
     identity = ResultIdentity(
         generate_uid(prefix=None), generate_uid(prefix=None), datetime.now().astimezone()
     )
-    names = [structure.name for structure in STRUCTURES]
     segmenter = Segmenter(Bundle.load(bundle or DEFAULT_BUNDLE), device)
     try:
         with _progress_bars() as bars:
-            result = contour_series(paths, segmenter, identity, names, [STRUCTURE_SET], store, bars.show)
+            result = contour_series(
+                paths, segmenter, identity, DEFAULT_TEMPLATE, [STRUCTURE_SET], store, bars.show
+            )
         part.replace(output)
     finally:
         part.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """Files of one CT series to a checked structure set: the whole path without database, network or settings."""
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,11 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
-from daemon.judgement import judge
+from daemon.judgement import Policy, judge, warning
+from daemon.result_building import Contoured, Store, StoredFile, build
 from daemon.result_objects import WantedObject
-from daemon.structure_set import ModelIdentity, ResultIdentity, build_structure_set, encode
-from daemon.structure_set_check import StructureSummary, check_structure_set
-from daemon.structure_template import apply_template, template_of
+from daemon.structure_set import ModelIdentity, ResultIdentity
+from daemon.structure_set_check import StructureSummary
+from daemon.structure_template import ROI, Template, apply_template, left_out
 from model.contours import trace
 from model.ct import CTVolume, read_series
 from model.errors import ReasonCode, SeriesUnsuitable
@@ -26,7 +26,7 @@ Progress = Callable[[str, float], None]
 """Hears the stage and the share of it that is done, 0 to 1; may raise to break the work off."""
 
 STAGES = ("load", "resample", "network", "grid", "judge", "contours", "structure-set", "write", "check")
-"""In this order; the segmenter reports resample, network and grid."""
+"""In this order; the segmenter reports resample, network and grid. What is made beside structure sets adds one."""
 
 
 class BundleInfo(Protocol):
@@ -80,16 +80,6 @@ class SegmentsVolumes(Protocol):
         """Find what the weights know."""
 
 
-@dataclass(frozen=True)
-class StoredFile:
-    """One of the wanted objects, on disk and checked."""
-
-    wanted: WantedObject
-    sop_instance_uid: str
-    path: Path
-    sha256: str
-
-
 @dataclass(frozen=True, eq=False)
 class ContouredSeries:
     """Objects on disk that passed their checks, and what is worth knowing about them.
@@ -122,10 +112,11 @@ def contour_series(
     paths: Sequence[Path],
     segmenter: SegmentsVolumes,
     identity: ResultIdentity,
-    structures: Sequence[str],
+    template: Template,
     wanted: Sequence[WantedObject],
-    store: Callable[[str, bytes], Path],
+    store: Store,
     progress: Progress | None = None,
+    policy: Policy = "warn",
 ) -> ContouredSeries:
     """Contour a series.
 
@@ -135,12 +126,14 @@ def contour_series(
     ----------
     paths
         The series' files, in any order.
-    structures
-        TG-263 names; nothing else gets into the structure set.
+    template
+        Which structures, and how they are written; nothing else gets into a structure set.
     wanted
-        What to make of it.
+        What to make of it, structure sets before all else.
     store
         Stores a Part 10 file under a name and returns its path; the check reads it again from there.
+    policy
+        Whether a structure set says that it is doubtful.
 
     Raises
     ------
@@ -153,32 +146,40 @@ def contour_series(
     enter("load", 0.0)
     volume = read_series(paths, partial(enter, "load"))
     found = segmenter.segment(volume, enter)
-    masks = _requested(found.masks, structures, volume)
+    organs = template.organs
+    masks = _requested(found.masks, organs, volume)
     weights = segmenter.bundle
-    model = ModelIdentity(weights.name, weights.version, weights.digest)
-    remarks = (*volume.remarks, *found.remarks, *_never_learned(structures, weights))
     enter("judge", 0.0)
     findings = judge(volume, found.masks, weights.reference_ranges, found.confidence)
     enter("contours", 0.0)
     rois = [
-        replace(roi, contours=trace(roi.mask))
-        for roi in apply_template(template_of(structures), masks, volume.grid)
+        replace(roi, contours=trace(roi.mask, volume.grid.pixel_spacing_mm), remark=_about(roi, findings))
+        for roi in apply_template(template, masks, volume.grid)
     ]
-    files, summaries = [], []
-    for each in wanted:
-        own = each.identity(identity)
-        enter("structure-set", 0.0)
-        content = encode(build_structure_set(volume, rois, own, model, remarks))
-        enter("write", 0.0)
-        path = store(each.file_name, content)
-        enter("check", 0.0)
-        summaries = check_structure_set(path, volume, rois, own)
-        files.append(StoredFile(each, own.sop_instance_uid, path, hashlib.sha256(content).hexdigest()))
-    masks_found = {name: mask for name, mask in masks.items() if not mask.is_empty}
+    contoured = Contoured(
+        volume,
+        rois,
+        findings,
+        (*volume.remarks, *found.remarks, *_never_learned(organs, weights), *left_out(rois)),
+        ModelIdentity(weights.name, weights.version, weights.digest),
+        warning(findings, policy),
+    )
+    files = tuple(build(each, contoured, identity, store, enter) for each in wanted)
     enter("check", 1.0)
     return ContouredSeries(
-        tuple(files), volume, masks_found, tuple(summaries), findings, remarks, enter.seconds(), model
+        files,
+        volume,
+        {name: mask for name, mask in masks.items() if not mask.is_empty},
+        next((file.summaries for file in files if file.summaries), ()),
+        findings,
+        tuple(contoured.remarks),
+        enter.seconds(),
+        contoured.model,
     )
+
+
+def _about(roi: ROI, findings: Sequence[Finding]) -> str:
+    return "; ".join(each.text for each in findings if roi.organ and each.structure == roi.organ)
 
 
 def _requested(found: Mapping[str, Mask], structures: Sequence[str], volume: CTVolume) -> dict[str, Mask]:

@@ -20,6 +20,7 @@ from daemon.delivery import echo
 from daemon.errors import CannotStart, ConfigError
 from daemon.job_queue import head_revision, schema_revision
 from daemon.tables import safe
+from daemon.template_file import template_for
 from model.errors import BundleError
 
 
@@ -127,12 +128,20 @@ def _where_it_goes(config: Config) -> Iterator[Finding]:
         elif hidden_by:
             yield _wrong(subject, f"{pair} is never taken: route {hidden_by} before it matches all of it")
         else:
-            organs = f"{len(route.structures)} structures" if route.structures else "all structures"
-            yield _good(subject, f"{pair}: {organs} to {', '.join(route.destinations)}")
+            yield _what_is_sent(subject, pair, route)
     used = {name for route in config.routes for name in route.destinations}
     for destination in config.destinations:
         if destination.name not in used:
             yield _note(f"destination {destination.name}", "no route names it")
+
+
+def _what_is_sent(subject: str, pair: str, route: Route) -> Finding:
+    try:
+        template = template_for(route)
+    except ConfigError as error:
+        return _wrong(subject, f"{pair}: {'; '.join(error.problems)}")
+    sent = f"{len(template.structures)} structures to {', '.join(route.destinations)}"
+    return _good(subject, f"{pair}: {sent}")
 
 
 def _hides(earlier: Route, later: Route) -> bool:

@@ -9,15 +9,18 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from daemon.config import Route
 from daemon.config_source import Location, read_source
 from daemon.derivation import Derivation, Margin, Operation
 from daemon.errors import ConfigError
 from daemon.structure_template import (
+    DEFAULT_TEMPLATE,
     Codes,
     InterpretedType,
     Template,
     TemplateStructure,
     organ_line,
+    template_of,
 )
 from daemon.template_checks import contradictions
 from model.structures import Code, structure
@@ -118,6 +121,13 @@ class _Line(_Table):
 class _File(_Table):
     name: _Name
     structures: Annotated[tuple[_Line, ...], Field(min_length=1)]
+
+
+def template_for(route: Route) -> Template:
+    """What a route sends: its template's structures, those it lists, or all 21 organs; raises ConfigError."""
+    if route.template:
+        return load_template(route.template)
+    return template_of(route.structures) if route.structures else DEFAULT_TEMPLATE
 
 
 def load_template(path: Path) -> Template:

@@ -96,7 +96,7 @@ def test_structure_set_that_fails_its_check_is_never_sent(workplace, monkeypatch
     def refuse(*_arguments):
         raise OutputRejected(["Eye_L: contours return the mask with Dice 0.5 < 0.99"])
 
-    monkeypatch.setattr("daemon.segmentation.check_structure_set", refuse)
+    monkeypatch.setattr("daemon.result_building.check_structure_set", refuse)
     job = workplace.segmented()
 
     row = workplace.job(job)

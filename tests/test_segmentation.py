@@ -10,6 +10,7 @@ from daemon.errors import OutputRejected
 from daemon.result_objects import STRUCTURE_SET
 from daemon.segmentation import STAGES, contour_series
 from daemon.structure_set import ResultIdentity
+from daemon.structure_template import template_of
 from model.errors import ReasonCode, SeriesUnsuitable
 from tests.phantom import make_grid, phantom_masks, write_series
 from tests.stub_segmenter import StubSegmenter
@@ -30,7 +31,7 @@ def contour(paths, folder, segmenter=None, structures=WANTED, progress=None, sto
         return path
 
     return contour_series(
-        paths, segmenter or StubSegmenter(), IDENTITY, structures, [STRUCTURE_SET], store or write, progress
+        paths, segmenter or StubSegmenter(), IDENTITY, template_of(structures), [STRUCTURE_SET], store or write, progress
     )
 
 

@@ -1,0 +1,120 @@
+"""One wanted object after another: built, stored, read again from disk and compared, each in its own way."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydicom import Dataset
+
+from daemon.destination_profile import PROFILES
+from daemon.result_objects import ResultKind, WantedObject
+from daemon.segmentation_object import build_segmentation
+from daemon.structure_set import ModelIdentity, ResultIdentity, build_structure_set, encode
+from daemon.structure_set_check import StructureSummary, check_structure_set
+from daemon.structure_template import ROI
+from model.ct import CTVolume
+from model.findings import Finding
+
+Store = Callable[[str, bytes], Path]
+"""Stores a Part 10 file under a name and returns its path."""
+
+
+@dataclass(frozen=True, eq=False)
+class Contoured:
+    """Everything that objects are made from.
+
+    Parameters
+    ----------
+    rois
+        Of the template, in its order, with nested contours.
+    warning
+        For the Series Description; empty where there is nothing to warn of.
+    """
+
+    volume: CTVolume
+    rois: Sequence[ROI]
+    findings: Sequence[Finding]
+    remarks: Sequence[str]
+    model: ModelIdentity
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One of the wanted objects, on disk and checked.
+
+    Parameters
+    ----------
+    summaries
+        What a structure set's check found, one for each ROI; empty for other objects.
+    """
+
+    wanted: WantedObject
+    sop_instance_uid: str
+    path: Path
+    sha256: str
+    summaries: tuple[StructureSummary, ...] = ()
+
+
+def build(
+    wanted: WantedObject,
+    contoured: Contoured,
+    job: ResultIdentity,
+    store: Store,
+    enter: Callable[[str, float], None],
+) -> StoredFile:
+    """Make one object and store it.
+
+    Parameters
+    ----------
+    enter
+        Hears the stage, as in `daemon.segmentation.STAGES`.
+
+    Raises
+    ------
+    OutputRejected
+        What lies on disk is not what was made; it must not be sent.
+    """
+    identity = wanted.identity(job)
+    is_structure_set = wanted.kind is ResultKind.STRUCTURE_SET
+    enter("structure-set" if is_structure_set else "objects", 0.0)
+    rois = _for_profile(wanted, contoured.rois)
+    content = encode(_BUILDERS[wanted.kind](wanted, replace(contoured, rois=rois), identity))
+    if is_structure_set:
+        enter("write", 0.0)
+    path = store(wanted.file_name, content)
+    summaries: Sequence[StructureSummary] = ()
+    if is_structure_set:
+        enter("check", 0.0)
+        summaries = check_structure_set(path, contoured.volume, rois, identity, PROFILES[wanted.profile])
+    digest = hashlib.sha256(content).hexdigest()
+    return StoredFile(wanted, identity.sop_instance_uid, path, digest, tuple(summaries))
+
+
+def _for_profile(wanted: WantedObject, rois: Sequence[ROI]) -> list[ROI]:
+    """The structures with holes as the wanted object's destinations take them."""
+    return list(rois)
+
+
+def _structure_set(wanted: WantedObject, contoured: Contoured, identity: ResultIdentity) -> Dataset:
+    return build_structure_set(
+        contoured.volume,
+        contoured.rois,
+        identity,
+        contoured.model,
+        contoured.remarks,
+        PROFILES[wanted.profile],
+        warning=contoured.warning or None,
+    )
+
+
+def _segmentation(_wanted: WantedObject, contoured: Contoured, identity: ResultIdentity) -> Dataset:
+    masks = {roi.organ: roi.mask for roi in contoured.rois if roi.organ and roi.is_found}
+    return build_segmentation(contoured.volume, masks, identity, contoured.model)
+
+
+_BUILDERS: Mapping[ResultKind, Callable[[WantedObject, Contoured, ResultIdentity], Dataset]] = {
+    ResultKind.STRUCTURE_SET: _structure_set,
+    ResultKind.SEGMENTATION: _segmentation,
+}
