@@ -1,6 +1,6 @@
-"""Masks to closed planar contours and back, exactly inverse to each other."""
+"""Masks to closed planar contours and back, inverse to each other voxel by voxel."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,6 +9,7 @@ from contourpy import LineType, contour_generator
 from numpy.typing import NDArray
 
 from model.geometry import Mask
+from model.smoothing import smoothed
 
 ISO_LEVEL = 0.51
 """Where between a voxel outside (0) and one inside (1) the contour runs.
@@ -16,6 +17,9 @@ ISO_LEVEL = 0.51
 Half-way would put every vertex on a tie, which readers that fill on a pixel raster break in different ways.
 Just off it, polygon readers and raster readers find the same voxels, down to single ones.
 """
+
+TOLERANCE_MM = 0.1
+"""How far the vertices left out of a smooth contour may lie from it: a tenth of a pixel of a planning CT."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,16 +38,36 @@ class Contour:
     points: NDArray[np.float64]
 
 
-def trace(mask: Mask) -> list[Contour]:
+def trace(
+    mask: Mask, pixel_spacing_mm: tuple[float, float] | None = None, tolerance_mm: float = TOLERANCE_MM
+) -> list[Contour]:
     """Outline a mask, slice by slice, ordered by slice.
 
     Islands and holes are contours of their own, nested: what lies inside an odd number of them is inside
     (PS3.3 C.8.8.6.3). Voxels that touch only by a corner get one contour each.
     An empty mask has no contours.
+
+    Smooth or not, a contour runs between the voxels inside and those outside, so that filling returns the mask.
+
+    Parameters
+    ----------
+    pixel_spacing_mm
+        (between rows, between columns): draws smooth lines of few points, which enclose the area of the voxels.
+        Without it, lines follow the voxel edges step by step.
+    tolerance_mm
+        How far from the contour a vertex of the smooth line may lie to be left out.
     """
+    outlines = list(_outlines(mask))
+    if pixel_spacing_mm is None:
+        return [Contour(index, points) for index, points in outlines]
+    lines = smoothed([points for _, points in outlines], pixel_spacing_mm, tolerance_mm)
+    return [Contour(index, line) for (index, _), line in zip(outlines, lines, strict=True)]
+
+
+def _outlines(mask: Mask) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Slice index and (n, 2) row and column of every crossing from a voxel inside to one outside."""
     first_slice, first_row, first_column = mask.corner
     origin = np.array([first_row - 1, first_column - 1], dtype=np.float64)
-    contours = []
     for index, plane in enumerate(mask.voxels):
         if not plane.any():
             continue
@@ -51,9 +75,7 @@ def trace(mask: Mask) -> list[Contour]:
         padded = np.pad(plane, 1).astype(np.float64)
         generator = contour_generator(z=padded, line_type=LineType.Separate)
         for line in cast("list[NDArray[np.float64]]", generator.lines(ISO_LEVEL)):
-            points = line[:-1, ::-1] + origin  # (x, y) to (row, column)
-            contours.append(Contour(first_slice + index, points))
-    return contours
+            yield first_slice + index, line[:-1, ::-1] + origin  # (x, y) to (row, column)
 
 
 def fill(contours: Iterable[Contour], shape: tuple[int, int, int]) -> Mask:
