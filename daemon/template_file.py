@@ -147,7 +147,7 @@ def load_template(path: Path) -> Template:
     try:
         template = _template(_File.model_validate(source.values), problems)
     except ValidationError as error:
-        problems += [_problem(details) for details in error.errors()]
+        problems += _problems(error.errors())
     if template is not None and not problems:
         problems += contradictions(template)
     if template is None or problems:
@@ -220,6 +220,14 @@ def _coloured(line: TemplateStructure, lines: Sequence[TemplateStructure]) -> Te
     return replace(line, colour_rgb=(red, green, blue))
 
 
+def _problems(errors: Sequence[ErrorDetails]) -> Iterator[tuple[Location, str]]:
+    """Without lists that are too short only because what stands in them was refused."""
+    for details in errors:
+        inner = (each["loc"][: len(details["loc"])] for each in errors if each is not details)
+        if details["type"] != "too_short" or details["loc"] not in inner:
+            yield _problem(details)
+
+
 def _problem(details: ErrorDetails) -> tuple[Location, str]:
     """One of pydantic's errors in our words."""
     location, text, found = details["loc"], details["msg"], details["input"]
@@ -231,6 +239,8 @@ def _problem(details: ErrorDetails) -> tuple[Location, str]:
             return location, f"unknown key; {hint}"
         case "missing":
             return location, "is missing"
+        case "too_short":
+            return location, f"needs {details['ctx']['min_length']} or more entries"
         case "value_error":
             return location, text.removeprefix("Value error, ")
     text = text.replace("Input should be", "must be").replace("String should", "must")
