@@ -12,7 +12,7 @@ from rich.text import Text
 
 from daemon import tables
 from daemon.cli_options import FAILED, complain, wrong_use
-from daemon.destination_profile import PROFILES, UNCONFIRMED
+from daemon.destination_profile import PROFILES, standing
 from daemon.eclipse_template import as_toml, read_eclipse_template
 from daemon.structure_template import DEFAULT_TEMPLATE, Template, TemplateStructure
 from daemon.template_checks import notes
@@ -128,8 +128,7 @@ def _show_profiles(*, as_json: bool) -> None:
 
 def _profile_rows(name: str) -> Iterator[dict[str, str]]:
     for what, value, evidence in PROFILES[name].rows():
-        standing = "confirmed" if evidence.confirmed else UNCONFIRMED
-        yield {"what": what, "value": value, "evidence": evidence.source, "standing": standing}
+        yield {"what": what, "value": value, "evidence": evidence.source, "standing": standing(evidence)}
 
 
 def _import_eclipse(path: Path, output: Path) -> None:

@@ -237,3 +237,24 @@ PROFILES: Mapping[str, Profile] = {
     )
 }
 """By name. Nothing here was tried on the systems themselves by this project."""
+
+
+def as_markdown() -> str:
+    """The profiles as the tables of docs/profiles.md."""
+    parts = []
+    for profile in PROFILES.values():
+        rows = [
+            f"| {what} | {value} | {evidence.source} | {standing(evidence)} |"
+            for what, value, evidence in profile.rows()
+        ]
+        parts.append(
+            "\n".join(
+                (f"## {profile.name}: {profile.system}", "", "| | | evidence | |", "|---|---|---|---|", *rows)
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def standing(evidence: Evidence) -> str:
+    """`confirmed` or `unconfirmed`."""
+    return "confirmed" if evidence.confirmed else UNCONFIRMED
