@@ -9,6 +9,7 @@ series. Masks of the network are kept in runs/gates, by the digest of the weight
 import tarfile
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,7 +54,7 @@ class Change:
 
 
 TURNED = ("turned-image", "not-head-and-neck")
-SCALE = ("implausible-hu", "not-head-and-neck", "hu-offset", "no-body")
+SCALE = ("implausible-hu", "not-head-and-neck", "hu-offset", "no-body", "too-short-to-judge")
 CHANGES = (
     Change("as it is", lambda hu: hu),
     Change("head and feet exchanged", lambda hu: hu[::-1], TURNED),
@@ -248,7 +249,7 @@ FAULTS = (
     Fault(
         "all upside down",
         _upside_down,
-        ("wrong-order-head-feet", "wrong-order-front-back", "unusual-place", "wrong-side"),
+        ("wrong-order-head-feet", "unusual-place"),
     ),
     Fault("Parotid_R 50 mm too low", _moved("Parotid_R", -50), ("unusual-place",)),
     Fault("Brainstem 50 mm too high", _moved("Brainstem", 50), ("unusual-place",)),
@@ -335,7 +336,7 @@ def network_section(
             f"{code} {count}" for code, count in sorted(codes.items(), key=lambda item: -item[1])
         )
         lines.append(f"| {change.name} | {len(cases)} | {held} | {warned} | {told} |")
-    return [*lines, "", _on_confidence(doubts)]
+    return ["\n".join(lines), _on_confidence(doubts)]
 
 
 def _confidence_and_dice(
@@ -386,6 +387,7 @@ def main(
         "## Images",
         "### Validation cases",
         *_table(head, image_rows(volumes["validation"])),
+        _reasons_sentence(volumes["validation"]),
         "### Training cases, on which limits were chosen",
         *_table(head, image_rows(volumes["train"])),
         MIRRORED,
@@ -439,7 +441,21 @@ LIMITS = """## What is not known
   the edge of the field of view are mostly missing: how often a body at the edge is reported wrongly is unmeasured.
 - The couch is not used as evidence: a patient may lie prone.
 - Streaks are not searched for; slices with metal are named instead.
-- An organ left out altogether is no finding here."""
+- An organ left out altogether is no finding here, and half an organ passes where organs differ by more.
+- Organs are told to be upside down by their order, so one or two organs that were contoured alone cannot be.
+- Mean probability does not tell a good contour from a fair one; it tells an organ that is not there."""
+
+
+def _reasons_sentence(volumes: list[CTVolume]) -> str:
+    """Which findings, other than the note of what it shows, unchanged images have."""
+    counts = Counter(
+        f"{found.code} ({found.severity})"
+        for volume in volumes
+        for found in examine_image(volume)
+        if found.code != "image-coverage"
+    )
+    told = ", ".join(f"{code} {count}" for code, count in counts.most_common())
+    return f"As they are, the images have: {told}."
 
 
 def _chest_sentence(cases: Mapping[str, list[Case]]) -> str:

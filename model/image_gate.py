@@ -46,7 +46,8 @@ SOFT_HU = 200
 LEAST_SOFT_SHARE = 0.6
 """Share of the body within 200 HU of water; training images have 0.71 to 0.90."""
 LEAST_AROUND = 0.005
-AIR_AROUND_HU = (LOWEST_HU, -850)
+MOST_AIR_HU = -850
+"""Of what surrounds the body, padding included: it stands for air and has its value or less."""
 PEAK_SEARCH_HU = (-45, 160)
 PEAK_USUAL_HU = (25, 75)
 PEAK_WARNING_HU = (5, 85)
@@ -188,8 +189,8 @@ def _hounsfield(coarse: CoarseVolume) -> list[Finding]:
         )
         return [_hold("implausible-hu", text)]
     soft = float((np.abs(body) < SOFT_HU).mean())
-    air = _air_around(around)
-    if soft < LEAST_SOFT_SHARE or not AIR_AROUND_HU[0] <= air <= AIR_AROUND_HU[1]:
+    air = float(np.median(around))
+    if soft < LEAST_SOFT_SHARE or air > MOST_AIR_HU:
         text = (
             f"{soft:.0%} of the body lies within {SOFT_HU} HU of water and the air around it at {air:.0f} HU; "
             f"expected are {LEAST_SOFT_SHARE:.0%} at least and about -1000 HU"
@@ -204,14 +205,6 @@ def _hounsfield(coarse: CoarseVolume) -> list[Finding]:
         "Check the rescale intercept and the scanner's calibration"
     )
     return [Finding("hu-offset", Severity.WARNING if is_far else Severity.NOTE, None, text)]
-
-
-def _air_around(around: NDArray[np.int16]) -> float:
-    """Median of what surrounds the body, without padding if there is anything else."""
-    air = around[around > LOWEST_HU]
-    if len(air):
-        return float(np.median(air))
-    return float(LOWEST_HU)
 
 
 def tissue_peak_hu(body: NDArray[np.int16]) -> float:

@@ -17,17 +17,26 @@ LONG_ORGANS = ("SpinalCanal", "SpinalCord")
 NEVER_WHOLE = ("Lung_L", "Lung_R", *LONG_ORGANS)
 """Head-and-neck images end within them, which is no news and is only noted."""
 
-ANCHORS: Mapping[str, str] = {
-    **{
-        f"{stem}_{side}": "Brainstem"
-        for stem in ("Cochlea", "Eye", "Parotid", "Glnd_Submand")
-        for side in "LR"
-    },
-    **{f"{stem}_{side}": f"Eye_{side}" for stem in ("Lens", "OpticNrv", "Glnd_Lacrimal") for side in "LR"},
-    "Bone_Mandible": "Brainstem",
-    "Brain": "Brainstem",
+_ANCHORS_OF_PAIRS: Mapping[str, tuple[str, ...]] = {
+    "Cochlea": ("Brainstem",),
+    "Eye": ("Brainstem",),
+    "Parotid": ("Brainstem", "Bone_Mandible"),
+    "Glnd_Submand": ("Brainstem", "Bone_Mandible"),
+    "Lens": ("Eye_{side}",),
+    "OpticNrv": ("Eye_{side}",),
+    "Glnd_Lacrimal": ("Eye_{side}",),
 }
-"""Organ to the organ from which its place is measured."""
+
+ANCHORS: Mapping[str, tuple[str, ...]] = {
+    "Bone_Mandible": ("Brainstem",),
+    "Brain": ("Brainstem",),
+    **{
+        f"{stem}_{side}": (*(anchor.format(side=side) for anchor in anchors), f"{stem}_{other}")
+        for stem, anchors in _ANCHORS_OF_PAIRS.items()
+        for side, other in ("LR", "RL")
+    },
+}
+"""Organ to the organs from which its place is measured; of a pair, also the partner."""
 
 MIDLINE = ("Brainstem", "SpinalCanal", "SpinalCord", "Bone_Mandible", "Brain")
 
@@ -36,6 +45,7 @@ IN_FRONT = (
     ("Bone_Mandible", "SpinalCanal"),
     ("Bone_Mandible", "SpinalCord"),
     ("Bone_Mandible", "Brainstem"),
+    *(("Bone_Mandible", f"Parotid_{side}") for side in "LR"),
     *((f"Lens_{side}", f"Eye_{side}") for side in "LR"),
     *((f"Eye_{side}", f"OpticNrv_{side}") for side in "LR"),
     *((f"Glnd_Submand_{side}", "SpinalCanal") for side in "LR"),
@@ -48,7 +58,7 @@ ABOVE = (
     ("Brainstem", "Bone_Mandible"),
     *(("Brainstem", f"{low}_{side}") for low in ("Lung", "Glnd_Submand") for side in "LR"),
     *((f"Eye_{side}", "Bone_Mandible") for side in "LR"),
-    *((f"Parotid_{side}", f"Lung_{side}") for side in "LR"),
+    *((f"Parotid_{side}", f"{low}_{side}") for low in ("Glnd_Submand", "Lung") for side in "LR"),
 )
 """The first lies nearer to the head than the second in every patient."""
 
@@ -211,29 +221,33 @@ def _side_ratios(organs: Mapping[str, OrganMeasure], ranges: ReferenceRanges) ->
 
 
 def _places(organs: Mapping[str, OrganMeasure], ranges: ReferenceRanges) -> Iterator[Finding]:
-    for name, anchor in ANCHORS.items():
-        usual = ranges.offset_mm.get(offset_key(name))
-        organ, other = organs.get(name), organs.get(anchor)
-        if usual is None or organ is None or other is None or organ.is_cut or other.is_cut:
-            continue
+    for name, anchors in ANCHORS.items():
         unusual = [
-            f"{value:.0f} mm {words} ({limits.low:.0f} to {limits.high:.0f})"
-            for value, limits, words in zip(
-                offset_mm(name, organ, other), usual, ("to its side", "backwards", "headwards"), strict=True
-            )
-            if value not in limits
+            words
+            for anchor in anchors
+            if name in organs and anchor in organs
+            for words in _unusual_offsets(name, organs[name], anchor, organs[anchor], ranges)
         ]
         if unusual:
-            text = (
-                f"lies {' and '.join(unusual)} from {anchor}; expected are the ranges in brackets, "
-                f"by {usual[0].cases} in training patients"
-            )
+            text = f"lies {', '.join(unusual)}; expected are the ranges in brackets"
             yield Finding("unusual-place", Severity.WARNING, name, text)
 
 
-def offset_key(name: str) -> str:
+def _unusual_offsets(
+    name: str, organ: OrganMeasure, anchor_name: str, anchor: OrganMeasure, ranges: ReferenceRanges
+) -> Iterator[str]:
+    usual = ranges.offset_mm.get(offset_key(name, anchor_name))
+    if usual is None or organ.is_cut or anchor.is_cut:
+        return
+    offset = offset_mm(name, organ, anchor)
+    for value, limits, words in zip(offset, usual, ("to its side", "backwards", "headwards"), strict=True):
+        if value not in limits:
+            yield f"{value:.0f} mm {words} from {anchor_name} ({limits.low:.0f} to {limits.high:.0f})"
+
+
+def offset_key(name: str, anchor: str) -> str:
     """The name under which an organ's place is kept: one for both sides."""
-    return f"{_stem(name)} from {_stem(ANCHORS[name])}"
+    return f"{_stem(name)} from {_stem(anchor)}"
 
 
 def offset_mm(name: str, organ: OrganMeasure, anchor: OrganMeasure) -> tuple[float, float, float]:

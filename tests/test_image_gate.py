@@ -199,6 +199,13 @@ def test_values_that_are_no_hounsfield_units_are_noticed(
     assert gravest(found) is severity
 
 
+def test_air_that_was_cut_off_at_the_end_of_the_scale_is_air() -> None:
+    """Systems that write -1024 for all that is no patient leave the gate nothing else around the body."""
+    hu = np.where(anatomy()[0].hu < -700, -1024, anatomy()[0].hu)
+
+    assert codes(examine_image(with_hu(hu))) == {"image-coverage"}
+
+
 def test_metal_is_noted_and_much_of_it_warned_about() -> None:
     """A filling is a note, a mouth full of them a warning that names its slices."""
     little, much = anatomy()[0].hu.copy(), anatomy()[0].hu.copy()

@@ -192,10 +192,19 @@ def test_an_organ_in_parts_is_warned_about() -> None:
 
 
 def test_an_organ_far_from_its_usual_place_is_warned_about() -> None:
-    """A parotid 50 mm too low is on its side and has its size, but lies where no parotid lies."""
-    assert judged({"Parotid_R": moved("Parotid_R", slices=-20)}) == {
-        ("unusual-place", "Parotid_R", Severity.WARNING)
-    }
+    """A parotid 50 mm too low is on its side and has its size, but lies where no parotid lies.
+
+    From its partner alone it cannot be told which of the two is misplaced, so both are named.
+    """
+    lowered = {"Parotid_R": moved("Parotid_R", slices=-20)}
+    masks, grid = anatomy()
+    of_pair = {"Parotid_L": masks["Parotid_L"], **lowered}
+
+    found = judged(lowered)
+    without_others = check_plausibility(of_pair, grid, ranges())
+
+    assert ("unusual-place", "Parotid_R", Severity.WARNING) in found
+    assert {f.structure for f in without_others if f.code == "unusual-place"} == {"Parotid_L", "Parotid_R"}
 
 
 def test_what_the_network_doubts_is_warned_about() -> None:
@@ -246,8 +255,10 @@ def test_texts_have_numbers_found_and_expected() -> None:
 def test_tables_of_facts_name_organs() -> None:
     names = {organ.name for organ in STRUCTURES}
     assert {name for pair in (*IN_FRONT, *ABOVE) for name in pair} <= names
-    assert set(ANCHORS) | set(ANCHORS.values()) <= names
-    assert all(name != anchor for name, anchor in ANCHORS.items())
+    assert set(ANCHORS) <= names
+    for name, anchors in ANCHORS.items():
+        assert name not in anchors
+        assert set(anchors) <= names, name
 
 
 SCANS: dict[str, dict] = {

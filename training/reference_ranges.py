@@ -72,9 +72,9 @@ def reference_ranges(cases: Iterable[Measures], source: str) -> ReferenceRanges:
                 volumes[_stem(name)].append(organ.volume_cm3)
                 roughness[_stem(name)].append(organ.roughness)
                 _note_pair(name, organs, ratios[_stem(name)])
-            anchor = ANCHORS.get(name)
-            if anchor is not None and anchor in organs:
-                offsets[offset_key(name)].append(offset_mm(name, organ, organs[anchor]))
+            for anchor in ANCHORS.get(name, ()):
+                if anchor in organs:
+                    offsets[offset_key(name, anchor)].append(offset_mm(name, organ, organs[anchor]))
     return ReferenceRanges(
         source=source,
         volume_cm3=_for_both_sides(_ranges(volumes, VOLUME_FACTOR)),
