@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import structlog
 import typer
 
-from daemon import cli_jobs, cli_structures, logs, roles
+from daemon import cli_jobs, cli_lint, cli_structures, logs, roles
 from daemon.cli_options import FAILED, KNOWN_FAILURES, WRONG_USE, ConfigFile, complain, load, words, wrong_use
 from daemon.config import DEFAULT_CONFIG
 from daemon.errors import ConfigError
@@ -211,3 +211,4 @@ def segment(
 
 app.add_typer(cli_jobs.app)
 app.add_typer(cli_structures.app)
+app.add_typer(cli_lint.app)
