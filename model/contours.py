@@ -60,7 +60,7 @@ def trace(
     outlines = list(_outlines(mask))
     if pixel_spacing_mm is None:
         return [Contour(index, points) for index, points in outlines]
-    lines = smoothed([points for _, points in outlines], pixel_spacing_mm, tolerance_mm)
+    lines = smoothed([points for _, points in outlines], mask.shape[1:], pixel_spacing_mm, tolerance_mm)
     return [Contour(index, line) for (index, _), line in zip(outlines, lines, strict=True)]
 
 

@@ -18,7 +18,7 @@ from scipy.sparse.linalg import splu
 Points = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-STEPS, PULL, OVERSHOOT = 20, 0.02, 1.6
+STEPS, PULL, OVERSHOOT = 20, 0.005, 1.6
 """Of the descent; with more steps or rounds no line came out straighter."""
 
 ROOM = 0.1
@@ -32,7 +32,10 @@ _BEYOND_MM = 1e3
 
 
 def smoothed(
-    outlines: Sequence[Points], pixel_spacing_mm: tuple[float, float], tolerance_mm: float
+    outlines: Sequence[Points],
+    size: tuple[int, int],
+    pixel_spacing_mm: tuple[float, float],
+    tolerance_mm: float,
 ) -> list[Points]:
     """Redraw closed outlines as smooth lines of few points.
 
@@ -41,6 +44,8 @@ def smoothed(
     outlines
         (n, 2) row and column of every crossing between a voxel inside and one outside, nearer to the one inside,
         in the order of the outline, with the inside always on the same hand.
+    size
+        (rows, columns) of the image, which no line leaves.
     pixel_spacing_mm
         (between rows, between columns).
     tolerance_mm
@@ -52,7 +57,7 @@ def smoothed(
     """
     if not outlines:
         return []
-    rings = _Rings.of(outlines, np.asarray(pixel_spacing_mm, dtype=np.float64))
+    rings = _Rings.of(outlines, size, np.asarray(pixel_spacing_mm, dtype=np.float64))
     shares = _least_bent(rings)
     kept = _simplified(rings, shares, tolerance_mm)
     # Chords cut off bends: what that takes from the area is given back, or small organs would be drawn too small.
@@ -68,20 +73,24 @@ class _Rings:
 
     inside: Points  # (n, 2) mm, voxel centres
     outward: Points  # (n, 2) mm, from there to the neighbouring voxel centre
+    at_border: NDArray[np.bool_]  # (n,) whether the neighbour lies outside the image
     spacing: Points  # (2,) mm
     starts: Indices  # (rings,) first vertex of each
     before: Indices  # (n,) previous vertex
     after: Indices  # (n,) next vertex
 
     @classmethod
-    def of(cls, outlines: Sequence[Points], spacing: Points) -> "_Rings":
+    def of(cls, outlines: Sequence[Points], size: tuple[int, int], spacing: Points) -> "_Rings":
         points = np.concatenate(outlines)
         counts = np.array([len(outline) for outline in outlines])
         starts = np.cumsum(counts) - counts
         before, after = np.arange(len(points)) - 1, np.arange(len(points)) + 1
         before[starts], after[starts + counts - 1] = starts + counts - 1, starts
         inside = np.rint(points)
-        return cls(inside * spacing, np.sign(points - inside) * spacing, spacing, starts, before, after)
+        outward = np.sign(points - inside)
+        neighbour = inside + outward
+        leaves = np.asarray(((neighbour < 0) | (neighbour >= size)).any(axis=1))
+        return cls(inside * spacing, outward * spacing, leaves, spacing, starts, before, after)
 
     @cached_property
     def ring(self) -> Indices:
@@ -100,6 +109,10 @@ class _Rings:
         """1 or -1: on which hand the inside lies, as the sign of areas by the shoelace formula."""
         points = self.points_mm(0.5)
         return float(np.sign(_cross(points, points[self.after]).sum()))
+
+    def in_room(self, shares: Points) -> Points:
+        """Clip shares to where vertices may slide."""
+        return np.clip(shares, ROOM, np.where(self.at_border, 0.5, 1 - ROOM))
 
     def points_mm(self, shares: Points | float) -> Points:
         """(n, 2) row and column, in mm."""
@@ -120,7 +133,7 @@ def _least_bent(rings: _Rings) -> Points:
     for number in range(STEPS):
         straight = bent_least.solve(PULL * (within - apart) - bending.T @ at_rest)
         straight = OVERSHOOT * straight + (1 - OVERSHOOT) * within
-        within = np.clip(straight + apart, ROOM, 1 - ROOM)
+        within = rings.in_room(straight + apart)
         if number % 4 == 0:
             within = _with_area(rings, within)
         apart += straight - within
@@ -165,8 +178,7 @@ def _with_area(rings: _Rings, shares: Points, kept: NDArray[np.bool_] | None = N
     gain_of_ring = np.add.reduceat(gain * slide, rings.starts)
     missing = rings.voxel_area_mm2 - rings.hand * _signed_area(rings, points, kept)
     shift = missing / np.maximum(gain_of_ring, 1e-9)
-    shares = shares + shift[rings.ring] * slide
-    return np.clip(shares, ROOM, 1 - ROOM)
+    return rings.in_room(shares + shift[rings.ring] * slide)
 
 
 def _signed_area(rings: _Rings, points: Points, kept: NDArray[np.bool_] | None) -> Points:
@@ -224,7 +236,9 @@ def _misfit(rings: _Rings, points: Points, vertices: Indices, first: Indices, la
     turn[np.abs(turn) < 1e-9] = np.inf
     crossing = _cross(start - inside, chord) / turn  # share of the way
     along = _cross(start - inside, outward) / turn  # share of the chord
-    passes = (np.abs(crossing - 0.5) <= 0.5 - CLEARANCE) & (along >= 0) & (along <= 1) & np.isfinite(turn)
+    furthest = np.where(rings.at_border[vertices], 0.5 + 1e-9, 1 - CLEARANCE)
+    clears = (crossing >= CLEARANCE) & (crossing <= furthest)
+    passes = clears & (along >= 0) & (along <= 1) & np.isfinite(turn)
     return np.asarray(np.where(passes, distance, _BEYOND_MM + distance))
 
 
