@@ -14,6 +14,9 @@ from training.roi_names import RoiNames
 TRAIN, VALIDATION = "train", "validation"
 SPLITS = (TRAIN, VALIDATION)
 
+CONTRADICTION = "it is contoured, but was declared absent: one of both is wrong"
+EMPTY = "empty, and not declared absent: taken as not contoured"
+
 
 class PackingError(Exception):
     """The data cannot be packed as asked; the message says what to change."""

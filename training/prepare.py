@@ -27,12 +27,18 @@ from training.packing import SPLITS, VALIDATION, Choices, PackingError, Source, 
 from training.packing_report import Outcome, Report
 from training.roi_names import NameTableError, load_names
 from training.source_archive import archive_cases
+from training.source_nnunet import nnunet_cases
+from training.source_nrrd import nrrd_cases
 from training.source_openkbp import openkbp_cases
+from training.source_openkbp_csv import openkbp_csv_cases
 from training.source_shapes import shape_cases
 from training.source_tcia21 import tcia21_cases
 
 SOURCES: dict[str, Source] = {
     "archive": archive_cases,
+    "nnunet": nnunet_cases,
+    "openkbp-csv": openkbp_csv_cases,
+    "nrrd": nrrd_cases,
     "openkbp": openkbp_cases,
     "tcia21": tcia21_cases,
     "shapes": shape_cases,

@@ -15,12 +15,12 @@ from model.structures import LEFT, TYPICAL_CM3, structure
 from training.archive_index import ArchiveIndex, Header, index_archive
 from training.dataset import Case
 from training.organ_contours import RoiUnusableError, organ_mask
-from training.packing import Choices, PreparedCase
+from training.packing import CONTRADICTION, Choices, PreparedCase
 from training.packing_report import Report
 from training.roi_names import RoiNames
 from training.structure_set_match import NoMatchError, match
 from training.structure_sets import Roi, StructureSet, StructureSetUnreadableError, read_structure_set
-from training.volumes import LENGTH_ORGANS, WHOLE, Upright, known_ranges, upright
+from training.volumes import LENGTH_ORGANS, Upright, known_ranges, upright
 
 GROUP = "archive"
 
@@ -136,13 +136,13 @@ def _case(
         report.left_out(name, "no organ could be used")
         return None
     straight = upright(volume, masks)
-    known = known_ranges(straight, _on_their_side(name, straight, masks, report))
     drawn = {
         mapped.organ
         for roi in chosen.structure_set.rois
         if roi.contours and (mapped := names.map(roi.name)).organ
     }
-    return straight.case(name, GROUP, known | dict.fromkeys(absent - drawn, WHOLE))
+    known = known_ranges(straight, _on_their_side(name, straight, masks, report), absent - drawn)
+    return straight.case(name, GROUP, known)
 
 
 def _organ_masks(
@@ -188,7 +188,7 @@ def _usable(rois: list[Roi], frame_of_reference_uid: str, *, is_absent: bool) ->
     if len(drawn) > 1:
         raise RoiUnusableError(f"{len(drawn)} ROIs draw this organ: which of them is meant is not known")
     if is_absent and drawn[0].contours:
-        raise RoiUnusableError("it is contoured, but was declared absent: one of both is wrong")
+        raise RoiUnusableError(CONTRADICTION)
     if drawn[0].frame_of_reference_uid not in {"", frame_of_reference_uid}:
         raise RoiUnusableError("its Frame of Reference is not that of the CT")
     return drawn[0]

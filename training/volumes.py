@@ -15,7 +15,7 @@ from model.ct import CTVolume
 from model.geometry import Mask, SliceGrid
 from model.preprocess import Preprocessing, body_box, to_network_grid
 from training.config import ORGANS
-from training.dataset import PACK_LIMIT_BYTES, Case, Frame, packed_bytes
+from training.dataset import PACK_LIMIT_BYTES, Case, Frame, bits, packed_bytes
 
 WHOLE = (-np.inf, np.inf)
 
@@ -29,9 +29,26 @@ FINEST_PIXEL_MM = 1.2
 """Images with smaller pixels are binned: the network's own grid is coarser."""
 
 
+class ImageUnreadableError(Exception):
+    """An image file cannot be used; the message says which and why."""
+
+
 def read_image(path: Path) -> tuple[NDArray[Any], Frame]:
-    """A NIfTI or NRRD file as (slices, rows, columns) ascending to head, back and left, and its frame."""
-    image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
+    """A NIfTI or NRRD file as (slices, rows, columns) ascending to head, back and left, and its frame.
+
+    Raises
+    ------
+    ImageUnreadableError
+        No such file, a broken one, one that is no volume, or one that stands askew to the patient.
+    """
+    try:
+        image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
+    except RuntimeError as error:
+        raise ImageUnreadableError(
+            f"{path.name} cannot be read: {str(error).split(':')[-1].strip()}"
+        ) from error
+    if image.GetDimension() != 3 or (np.diag(np.reshape(image.GetDirection(), (3, 3))) < STRAIGHT).any():
+        raise ImageUnreadableError(f"{path.name} is no volume along the patient's axes")
     x, y, z = image.GetOrigin()
     dx, dy, dz = image.GetSpacing()
     return sitk.GetArrayFromImage(image), Frame((z, y, x), (dz, dy, dx))
@@ -82,6 +99,12 @@ class Upright:
                 return case
             factor += 1
 
+    @property
+    def organs(self) -> frozenset[str]:
+        """Organs of which there is a voxel."""
+        found = int(np.bitwise_or.reduce(self.labels, axis=None))
+        return frozenset(organ for index, organ in enumerate(ORGANS) if found >> index & 1)
+
     def height_range(self, organ: str) -> tuple[float, float]:
         """Lower edge of the lowest and upper edge of the highest slice with the organ, in mm."""
         filled = np.flatnonzero(self._voxels(organ).any(axis=(1, 2)))
@@ -98,9 +121,17 @@ class Upright:
         return self.labels & np.uint32(1 << ORGANS.index(organ)) > 0
 
 
-def known_ranges(upright: Upright, contoured: Iterable[str]) -> dict[str, tuple[float, float]]:
-    """Of each contoured organ, the heights between which its truth is known."""
-    return {organ: upright.height_range(organ) if organ in LENGTH_ORGANS else WHOLE for organ in contoured}
+def known_ranges(
+    upright: Upright, contoured: Iterable[str], absent: Iterable[str] = ()
+) -> dict[str, tuple[float, float]]:
+    """Of each contoured or absent organ, the heights between which its truth is known."""
+    ranges = {organ: upright.height_range(organ) if organ in LENGTH_ORGANS else WHOLE for organ in contoured}
+    return ranges | dict.fromkeys(absent, WHOLE)
+
+
+def labelled(masks: Mapping[str, NDArray[np.bool_]], shape: tuple[int, ...]) -> NDArray[np.uint32]:
+    """Organ bits of masks on one grid, which may be none."""
+    return bits(masks) if masks else np.zeros(shape, np.uint32)
 
 
 def binned(image: NDArray[np.int16], frame: Frame, factor: int) -> tuple[NDArray[np.int16], Frame]:

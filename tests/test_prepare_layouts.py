@@ -1,0 +1,283 @@
+"""Public layouts of training data: nnU-Net, OpenKBP's CSV files, one NRRD for each organ; and the packs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from rich.console import Console
+
+from tests.paths import REPOSITORY, shared_data
+from training.dataset import Case, Frame, PackWriter, read_packs, smoothed
+from training.packing import Choices, PackingError
+from training.packing_report import Outcome, Report
+from training.prepare import pack
+from training.roi_names import load_names
+from training.source_nnunet import nnunet_cases
+from training.source_nrrd import nrrd_cases
+from training.source_openkbp_csv import openkbp_csv_cases
+from training.volumes import binned
+
+NAMES = load_names()
+WHOLE = (-np.inf, np.inf)
+SPACING = (2.5, 2.0, 1.5)  # slices, rows, columns
+
+
+def an_image() -> np.ndarray:
+    """Air, a body that is brighter to the head, back and left."""
+    z, y, x = np.mgrid[:24, :40, :48]
+    return np.where((y > 5) & (y < 35) & (x > 4) & (x < 44), z + 2 * y + 3 * x - 100, -1000).astype(np.int16)
+
+
+def an_organ(low: tuple[int, int, int], high: tuple[int, int, int]) -> np.ndarray:
+    mask = np.zeros((24, 40, 48), np.uint8)
+    mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = 1
+    return mask
+
+
+LEFT, RIGHT, CORD = (
+    an_organ((8, 10, 30), (14, 18, 38)),
+    an_organ((8, 10, 8), (14, 18, 16)),
+    an_organ((3, 25, 22), (9, 29, 26)),
+)
+
+
+def write(path: Path, array: np.ndarray, origin: tuple[float, float, float] = (7, 8, 9)) -> None:
+    """An image in LPS with its origin (x, y, z)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(SPACING[::-1])
+    image.SetOrigin(origin)
+    sitk.WriteImage(image, str(path))
+
+
+def full(case: Case, organ: str, start: tuple[float, float, float] = (9, 8, 7)) -> np.ndarray:
+    at = np.rint((np.array(case.label_frame.origin_mm) - start) / case.label_frame.spacing_mm).astype(int)
+    whole = np.zeros((24, 40, 48), np.uint8)
+    mask = case.organ(organ)
+    whole[tuple(slice(a, a + n) for a, n in zip(at, mask.shape, strict=True))] = mask
+    return whole
+
+
+def left_out(report: Report) -> str:
+    return "\n".join(
+        f"{line.subject} | {line.part} | {line.reason}"
+        for line in report.lines
+        if line.outcome is Outcome.LEFT_OUT
+    )
+
+
+def nnunet(root: Path) -> Path:
+    """Two cases, of which the second has no right parotid contoured."""
+    for name in ("A", "B"):
+        write(root / "imagesTr" / f"{name}_0000.nii.gz", an_image())
+        write(root / "labelsTr" / f"{name}.nii.gz", LEFT + 2 * RIGHT * (name == "A") + 3 * CORD)
+    labels = {"background": 0, "left_parotid": 1, "right_parotid": 2, "SpinalCord": 3, "PTV": 4}
+    about = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz"}
+    (root / "dataset.json").write_text(json.dumps(about))
+    (root / "present_labels.json").write_text(json.dumps({"B": ["left_parotid", "SpinalCord"]}))
+    return root
+
+
+def test_nnunet_cases_have_the_organs_that_their_table_says(tmp_path: Path) -> None:
+    """Label names are mapped, an organ that the table does not name is not known, the cord has its range."""
+    report = Report()
+    cases = {case.name: case for _, case in nnunet_cases(nnunet(tmp_path), Choices(NAMES), report)}
+
+    assert set(cases["A"].known) == {"Parotid_L", "Parotid_R", "SpinalCord"}
+    assert set(cases["B"].known) == {"Parotid_L", "SpinalCord"}
+    assert np.array_equal(full(cases["A"], "Parotid_R"), RIGHT)
+    assert np.array_equal(full(cases["A"], "SpinalCord"), CORD)
+    assert cases["A"].known["SpinalCord"] == pytest.approx((9 + 2.5 * 2.5, 9 + 8.5 * 2.5))
+    assert np.array_equal(cases["A"].image, an_image())
+    assert "label 'PTV'" in left_out(report)
+
+
+def test_an_empty_label_is_absent_only_if_that_is_declared(tmp_path: Path) -> None:
+    """Nobody knows whether an empty label was drawn: it teaches nothing, unless the operator says more."""
+    (nnunet(tmp_path) / "present_labels.json").unlink()
+    report = Report()
+    silent = {c.name: c for _, c in nnunet_cases(tmp_path, Choices(NAMES), report)}
+    absent = Choices(NAMES, absent={"B": frozenset({"Parotid_R", "Parotid_L"})})
+    declared = {c.name: c for _, c in nnunet_cases(tmp_path, absent, report)}
+
+    assert "Parotid_R" not in silent["B"].known
+    assert declared["B"].known["Parotid_R"] == WHOLE
+    assert not declared["B"].organ("Parotid_R").any()
+    assert "Parotid_L" not in declared["B"].known
+    assert "declared absent: one of both is wrong" in left_out(report)
+
+
+def test_a_broken_image_costs_its_own_case_only(tmp_path: Path) -> None:
+    """The file is named, the other case is packed."""
+    file = nnunet(tmp_path) / "imagesTr" / "A_0000.nii.gz"
+    file.write_bytes(file.read_bytes()[:100])
+    report = Report()
+
+    cases = [case.name for _, case in nnunet_cases(tmp_path, Choices(NAMES), report)]
+
+    assert cases == ["B"]
+    assert "A_0000.nii.gz cannot be read" in left_out(report)
+
+
+def test_a_data_set_of_another_modality_is_refused(tmp_path: Path) -> None:
+    """MR numbers are no Hounsfield units."""
+    file = nnunet(tmp_path) / "dataset.json"
+    file.write_text(file.read_text().replace('"CT"', '"T1"'))
+
+    with pytest.raises(PackingError, match="needed is one, CT"):
+        list(nnunet_cases(tmp_path, Choices(NAMES), Report()))
+
+
+def sparse(path: Path, upright: np.ndarray, values: np.ndarray | None = None) -> None:
+    """Write an upright array as OpenKBP does: rows, columns, slices from head to feet, in C order."""
+    inside = upright.transpose(1, 2, 0)[:, :, ::-1].ravel()
+    indices = np.flatnonzero(inside)
+    data = "" if values is None else values.transpose(1, 2, 0)[:, :, ::-1].ravel()
+    rows = (f"{i},{'' if values is None else float(data[i])}" for i in indices)
+    path.write_text(",data\n" + "\n".join(rows) + "\n")
+
+
+def test_openkbp_csv_files_stand_upright(tmp_path: Path) -> None:
+    """Image and organs come out where they are in the patient, cut to where there is an image."""
+    folder = tmp_path / "train-pats" / "pt_1"
+    folder.mkdir(parents=True)
+    z, y, x = np.mgrid[:128, :128, :128]
+    body = (z >= 70) & (z < 90) & (np.abs(y - 64) < 10) & (np.abs(x - 64) < 12)
+    hu = np.where(body, (z - 80) * 3 + (y - 64) * 5 + (x - 64) * 7, -1000)
+    parotid = (z >= 74) & (z < 80) & (y >= 60) & (y < 66) & (x >= 70) & (x < 74)
+    cord = (z >= 60) & (z < 85) & (y >= 68) & (y < 71) & (x >= 63) & (x < 66)
+    sparse(folder / "ct.csv", body, hu + 1000)
+    sparse(folder / "possible_dose_mask.csv", body)
+    sparse(folder / "LeftParotid.csv", parotid)
+    sparse(folder / "SpinalCord.csv", cord)
+    sparse(folder / "Larynx.csv", np.zeros_like(body))
+    (folder / "voxel_dimensions.csv").write_text("3.9\n3.8\n2.5\n")
+    report = Report()
+
+    [(split, case)] = openkbp_csv_cases(tmp_path, Choices(NAMES), report)
+
+    assert (split, case.name, set(case.known)) == ("train", "pt_1", {"Parotid_L", "SpinalCord"})
+    assert case.image_frame.spacing_mm == (2.5, 3.9, 3.8)
+    assert case.image_frame.origin_mm == pytest.approx(
+        ((70 - 63.5) * 2.5, (55 - 63.5) * 3.9, (53 - 63.5) * 3.8)
+    )
+    assert np.array_equal(case.image, hu[70:90, 55:74, 53:76])
+    middle = np.argwhere(case.organ("Parotid_L")).mean(0) * case.label_frame.spacing_mm
+    assert middle + case.label_frame.origin_mm == pytest.approx(
+        ((76.5 - 63.5) * 2.5, (62.5 - 63.5) * 3.9, (71.5 - 63.5) * 3.8)
+    )
+    assert case.known["SpinalCord"] == pytest.approx(((69.5 - 63.5) * 2.5, (84.5 - 63.5) * 2.5))
+
+
+def test_a_broken_csv_file_costs_its_own_patient_only(tmp_path: Path) -> None:
+    """It is named with its reason."""
+    (tmp_path / "pt_2").mkdir()
+    (tmp_path / "pt_2" / "ct.csv").write_text(",data\n99999999,3\n")
+    (tmp_path / "pt_2" / "voxel_dimensions.csv").write_text("1\n1\n1\n")
+    report = Report()
+
+    assert not list(openkbp_csv_cases(tmp_path, Choices(NAMES), report))
+    assert "pt_2 |  | cannot be read: ct.csv has indices beyond 128 × 128 × 128 voxels" in left_out(report)
+
+
+def test_nrrd_files_with_hyphens_and_underscores_are_the_same_organs(tmp_path: Path) -> None:
+    """Both spellings of the TCIA set, its Orbit as the eye; what contradicts itself is left out."""
+    for scan, join in (("0522c0002", "-"), ("0522c0659", "_")):
+        folder = tmp_path / "oncologist" / scan
+        write(folder / "CT_IMAGE.nrrd", an_image())
+        write(folder / "segmentations" / f"Parotid{join}Lt.nrrd", LEFT)
+        write(folder / "segmentations" / f"Orbit{join}Rt.nrrd", RIGHT)
+        write(folder / "segmentations" / f"Spinal{join}Cord.nrrd", CORD)
+        write(folder / "segmentations" / f"Cochlea{join}Lt.nrrd", 0 * CORD)
+        write(folder / "segmentations" / "Brain.nrrd", RIGHT, origin=(7, 8, 19))
+    report = Report()
+    absent = {"0522c0659": frozenset({"Cochlea_L", "Brain", "Parotid_L"})}
+
+    cases = [case for _, case in nrrd_cases(tmp_path, Choices(NAMES, absent), report)]
+
+    assert [case.name for case in cases] == ["oncologist/0522c0002", "oncologist/0522c0659"]
+    assert set(cases[0].known) == {"Parotid_L", "Eye_R", "SpinalCord"}
+    assert set(cases[1].known) == {"Cochlea_L", "Eye_R", "SpinalCord"}
+    assert not cases[1].organ("Cochlea_L").any()
+    for case in cases:
+        assert np.array_equal(full(case, "Parotid_L"), LEFT)
+        assert np.array_equal(full(case, "Eye_R"), RIGHT)
+    assert left_out(report).count("it does not lie on the grid of the CT") == 2
+    assert left_out(report).count("Cochlea_L (Cochlea") == 2
+
+
+def test_two_files_for_one_organ_cost_that_organ(tmp_path: Path) -> None:
+    """Neither the first nor the second is guessed."""
+    write(tmp_path / "S" / "CT_IMAGE.nrrd", an_image())
+    for name, mask in (("Parotid-Lt", LEFT), ("Parotid_Lt", LEFT), ("Spinal-Cord", CORD)):
+        write(tmp_path / "S" / "segmentations" / f"{name}.nrrd", mask)
+
+    [(_, case)] = nrrd_cases(tmp_path, Choices(NAMES), Report())
+
+    assert set(case.known) == {"SpinalCord"}
+
+
+def test_binned_pixels_stay_where_they_are() -> None:
+    """The mean position of what is bright does not move."""
+    image = an_image()
+    frame = Frame((9, 8, 7), SPACING)
+
+    half, wide = binned(image, frame, 2)
+
+    assert half.shape == (24, 20, 24)
+    assert half[5, 10, 12] == pytest.approx(image[5, 20:22, 24:26].mean(), abs=0.51)
+    assert wide.origin_mm == (9, 9, 7.75)
+    assert wide.spacing_mm == (2.5, 4, 3)
+
+
+def test_sharp_images_are_smoothed_on_reading_as_before_the_network(tmp_path: Path) -> None:
+    """Once and no more: coarse images, and such as were smoothed before they were packed, stay as they are."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(0, 100, (4, 40, 40)).astype(np.int16)
+
+    def case(spacing: float, done: float = 0.0) -> Case:
+        frame = Frame((0, 0, 0), (2.5, spacing, spacing))
+        return Case("case", "test", image, frame, np.zeros((1, 1, 1), np.uint32), frame, {}, done)
+
+    fine = smoothed(case(1.0), 4.0)
+    assert 0 < fine.image.std() < 40
+    assert fine.smoothed_to_mm == 4.0
+    assert np.array_equal(smoothed(fine, 4.0).image, fine.image)
+    for as_it_is in (case(4.0), case(1.0, done=4.0)):
+        assert np.array_equal(smoothed(as_it_is, 4.0).image, image)
+    writer = PackWriter(tmp_path / "pack")
+    writer.add(case(1.0))
+    [read] = read_packs(writer.close(), resolution_mm=4.0)
+    assert np.array_equal(read.image, fine.image)
+
+
+def test_packs_of_an_earlier_run_do_not_stay_behind(tmp_path: Path) -> None:
+    """A patient who has moved to validation must not be left in an old training pack."""
+    old = tmp_path / "packs" / "nnunet-train-01.npz"
+    old.parent.mkdir()
+    old.write_bytes(b"")
+
+    pack("nnunet", nnunet(tmp_path / "data"), Choices(NAMES), tmp_path / "packs", Console(quiet=True))
+
+    assert not old.exists()
+    assert {case.name for case in read_packs([tmp_path / "packs" / "nnunet-train-00.npz"])} == {"A", "B"}
+
+
+@pytest.mark.parametrize("source", ["tcia21"])
+def test_the_packs_of_the_bundle_come_out_as_they_were(tmp_path: Path, source: str) -> None:
+    """Every array and everything known is that of the packs at hand."""
+    packs = sorted((REPOSITORY / "runs" / "packs").glob(f"{source}-*.npz"))
+    if not packs:
+        pytest.skip(f"needs the packs of {source} in runs/packs")
+
+    pack(source, shared_data() / source, Choices(NAMES), tmp_path, Console(quiet=True))
+
+    made = list(read_packs(tmp_path / each.name for each in packs))
+    at_hand = list(read_packs(packs))
+    assert [case.name for case in made] == [case.name for case in at_hand]
+    for new, old in zip(made, at_hand, strict=True):
+        assert np.array_equal(new.image, old.image)
+        assert np.array_equal(new.labels, old.labels)
+        assert (new.image_frame, new.label_frame, new.known) == (old.image_frame, old.label_frame, old.known)

@@ -1,0 +1,122 @@
+"""nnU-Net raw data: imagesTr, labelsTr and dataset.json, with a table of which organs each case has."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.packing import CONTRADICTION, EMPTY, Choices, PackingError, PreparedCase
+from training.packing_report import Report
+from training.roi_names import RoiNames
+from training.volumes import ImageUnreadableError, Upright, hounsfield, known_ranges, labelled, read_image
+
+GROUP = "nnunet"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What dataset.json and present_labels.json say.
+
+    Parameters
+    ----------
+    values
+        Organ to the label values that make it up (a region in nnU-Net's words).
+    present
+        Case to the label names that were contoured there; a case that is not listed has all of them.
+    """
+
+    ending: str
+    values: Mapping[str, tuple[int, ...]]
+    organ_of_label: Mapping[str, str]
+    present: Mapping[str, frozenset[str]]
+
+
+def nnunet_cases(root: Path, choices: Choices, report: Report) -> Iterator[PreparedCase]:
+    """One case for each label file; each case counts as a patient of its own.
+
+    Without present_labels.json every label is taken to have been contoured in every case: what is empty there
+    would then be taught as absent, so an organ that a case does not have is left out of it instead.
+
+    Raises
+    ------
+    PackingError
+        dataset.json is missing or not that of one CT channel; a table names cases that are not there.
+    """
+    dataset = _dataset(root, choices.names, report)
+    files = sorted((root / "labelsTr").glob(f"*{dataset.ending}"))
+    cases = {file.name.removesuffix(dataset.ending): file for file in files}
+    choices.require_known(cases, report)
+    for name, file in cases.items():
+        try:
+            image, frame = read_image(root / "imagesTr" / f"{name}_0000{dataset.ending}")
+            labels, label_frame = read_image(file)
+        except ImageUnreadableError as error:
+            report.left_out(name, str(error))
+            continue
+        declared = choices.absent.get(name, frozenset())
+        drawn = _masks(name, labels, dataset, declared, report)
+        masks = {organ: mask for organ, mask in drawn.items() if organ not in declared}
+        absent = declared - set(drawn)
+        if not masks and not absent:
+            report.left_out(name, "no organ was contoured")
+            continue
+        upright = Upright(hounsfield(image), frame, labelled(masks, labels.shape), label_frame)
+        known = known_ranges(upright, masks, absent)
+        yield choices.split(name), upright.case(name, GROUP, known)
+
+
+def _masks(
+    name: str, labels: NDArray[Any], dataset: Dataset, declared: frozenset[str], report: Report
+) -> dict[str, NDArray[np.bool_]]:
+    """The organs that were contoured in a case, those that were declared absent included."""
+    masks = {}
+    for label, organ in dataset.organ_of_label.items():
+        if label not in dataset.present.get(name, frozenset(dataset.organ_of_label)):
+            continue
+        mask = np.isin(labels, dataset.values[label])
+        if mask.any():
+            masks[organ] = mask
+            if organ in declared:
+                report.left_out(name, CONTRADICTION, organ)
+        elif organ not in declared:
+            report.left_out(name, EMPTY, organ)
+    return masks
+
+
+def _dataset(root: Path, names: RoiNames, report: Report) -> Dataset:
+    about = _json(root / "dataset.json")
+    channels = about.get("channel_names", about.get("modality", {}))
+    if [str(channel).upper() for channel in channels.values()] != ["CT"]:
+        raise PackingError(f"{root / 'dataset.json'} has the channels {channels}; needed is one, CT")
+    values: dict[str, tuple[int, ...]] = {}
+    organs: dict[str, str] = {}
+    for label, value in about["labels"].items():
+        if label == "background":
+            continue
+        mapped = names.map(label)
+        if mapped.organ is None:
+            report.left_out(str(root), mapped.reason, f"label {label!r}")
+        elif mapped.organ in organs.values():
+            raise PackingError(f"{root / 'dataset.json'}: two labels stand for {mapped.organ}")
+        else:
+            values[label] = tuple(value) if isinstance(value, list) else (int(value),)
+            organs[label] = mapped.organ
+    table = root / "present_labels.json"
+    present = _json(table) if table.exists() else {}
+    return Dataset(
+        about.get("file_ending", ".nii.gz"),
+        values,
+        organs,
+        {case: frozenset(had) for case, had in present.items()},
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise PackingError(f"{path} cannot be read: {error}") from error
