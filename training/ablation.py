@@ -171,7 +171,8 @@ def difference(scores: Scores, reference: Scores) -> Difference:
     values = np.array([np.mean(cases[case]) for case in sorted(cases)])
     drawn = np.random.default_rng(0).choice(values, (RESAMPLES, len(values))).mean(1)
     low, high = np.percentile(drawn, (2.5, 97.5))
-    return Difference(float(values.mean()), float(values.std(ddof=1)), float(low), float(high))
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+    return Difference(float(values.mean()), deviation, float(low), float(high))
 
 
 def as_markdown(variants: Iterable[Variant], measured: dict[str, Scores]) -> str:

@@ -1,0 +1,140 @@
+"""Ablations: equal runs that differ in one thing, measured in pairs, and taken up where they were interrupted."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from tests.paths import REPOSITORY
+from tests.training_cases import CONFIG, a_case
+from training.ablation import ablate, difference, organ_means, read_variants
+from training.config import ConfigurationError
+from training.dataset import write_packs
+from training.stop import Stop
+
+CPU = torch.device("cpu")
+QUIET = Console(quiet=True)
+VARIANTS = """
+[[variant]]
+name = "other"
+about = "another seed"
+change.seed = 9
+[[variant]]
+name = "no-dice"
+about = "cross-entropy alone"
+change.optimiser.dice = 0.0
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    pack = write_packs([a_case()], tmp_path / "pack")[0]
+    path = tmp_path / "ablation.toml"
+    path.write_text('about = "as designed"\n' + CONFIG.format(pack=pack, steps=2) + VARIANTS)
+    return path
+
+
+def test_each_variant_differs_from_the_reference_in_what_it_names(file: Path) -> None:
+    reference, other, no_dice = read_variants(file)
+
+    assert (reference.name, reference.about) == ("reference", "as designed")
+    assert (other.config.seed, no_dice.config.seed) == (9, 3)
+    assert (other.config.optimiser.dice, no_dice.config.optimiser.dice) == (1.0, 0.0)
+    assert other.config.optimiser == reference.config.optimiser
+    assert other.config.network == no_dice.config.network == reference.config.network
+
+
+def test_the_shipped_ablations_change_nothing_but_what_they_are_about() -> None:
+    """All of one length, measured on the same cases; only the one with another seed has another seed."""
+    reference, *variants = read_variants(REPOSITORY / "training/configs/ablation.toml")
+
+    for variant in variants:
+        assert variant.config != reference.config
+        assert variant.config.optimiser.steps == reference.config.optimiser.steps
+        assert variant.config.data.validation_packs == reference.config.data.validation_packs
+        assert variant.config.patch == reference.config.patch
+        assert (variant.config.seed != reference.config.seed) == (variant.name == "other-seed")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ('[[variant]]\nname = "x"\n', "needs name, about and change alone"),
+        (VARIANTS, "two .* have one name"),
+        ('[[variant]]\nname = "x"\nabout = "y"\nchange.optimiser.stepps = 1\n', "unknown keys: stepps"),
+    ],
+)
+def test_a_variant_that_cannot_be_run_is_refused_before_any_is(file: Path, more: str, said: str) -> None:
+    file.write_text(file.read_text() + more)
+
+    with pytest.raises(ConfigurationError, match=said):
+        read_variants(file)
+
+
+def test_every_variant_is_trained_measured_and_in_the_table(file: Path, tmp_path: Path) -> None:
+    out, table = tmp_path / "out", tmp_path / "table.md"
+
+    assert ablate(read_variants(file), out, CPU, Stop(), QUIET, table)
+
+    text = table.read_text()
+    assert text == (out / "ablations.md").read_text()
+    assert "not yet measured" not in text
+    assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")] == [
+        "| run", "| reference", "| other", "| no-dice",
+    ]  # fmt: skip
+    with (out / "scores.csv").open(newline="") as rows:
+        assert {row["run"] for row in csv.DictReader(rows)} == {"reference", "other", "no-dice"}
+
+
+class BetweenRuns(Stop):
+    """Wants to stop after the three questions that one run of two steps asks."""
+
+    asked = 0
+
+    def wanted(self) -> bool:
+        """Count."""
+        self.asked += 1
+        return self.asked > 3
+
+
+def test_it_goes_on_where_it_was_interrupted(file: Path, tmp_path: Path) -> None:
+    """What was measured is not trained again, and what was not is marked as such in the table."""
+    out, variants = tmp_path / "out", read_variants(file)
+    assert not ablate(variants, out, CPU, BetweenRuns(), QUIET)
+    assert "| other | another seed | not yet measured" in (out / "ablations.md").read_text()
+    measured = (out / "reference/scores.csv").stat().st_mtime_ns
+
+    assert ablate(variants, out, CPU, Stop(), QUIET)
+
+    assert (out / "reference/scores.csv").stat().st_mtime_ns == measured
+    assert "not yet measured" not in (out / "ablations.md").read_text()
+
+
+def test_results_of_another_configuration_are_never_mixed_in(file: Path, tmp_path: Path) -> None:
+    ablate(read_variants(file), tmp_path / "out", CPU, Stop(), QUIET)
+    file.write_text(file.read_text().replace("steps = 2", "steps = 3"))
+
+    with pytest.raises(ConfigurationError, match="another configuration; delete it"):
+        ablate(read_variants(file), tmp_path / "out", CPU, Stop(), QUIET)
+
+
+def test_a_difference_is_paired_by_case_and_organ() -> None:
+    """Two organs of one case count as one; what only one of the two measured does not count."""
+    reference = {("a", "Brain"): 0.5, ("a", "Lens_L"): 0.1, ("b", "Brain"): 0.6, ("c", "Eye_L"): 0.9}
+    scores = {("a", "Brain"): 0.7, ("a", "Lens_L"): 0.1, ("b", "Brain"): 0.9, ("d", "Eye_L"): 0.0}
+
+    found = difference(scores, reference)
+
+    assert found.mean == pytest.approx((0.1 + 0.3) / 2)
+    assert found.deviation == pytest.approx(np.std([0.1, 0.3], ddof=1))
+    assert found.low == pytest.approx(0.1)
+    assert found.high == pytest.approx(0.3)
+
+
+def test_the_mean_of_an_organ_is_over_its_cases() -> None:
+    scores = {("a", "Brain"): 0.5, ("b", "Brain"): 0.7, ("a", "Lens_L"): 0.1}
+
+    assert organ_means(scores) == pytest.approx({"Brain": 0.6, "Lens_L": 0.1})
