@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from importlib import import_module
-from typing import Any
 
+from model import derived
 from model.geometry import Mask, SliceGrid
 
 
@@ -86,18 +85,16 @@ def derive(derivation: Derivation, sources: Sequence[Mask], grid: SliceGrid) -> 
     grid
         The volume's.
     """
-    derived: Any = import_module("model.derived")
     first, *others = sources
-    made: Mask
+    margin = derivation.margin or Margin()
     match derivation.operation:
         case Operation.MARGIN:
-            made = derived.expand(first, grid, derivation.margin)
+            return derived.expand(first, grid, margin)
         case Operation.UNION:
-            made = derived.union(sources)
+            return derived.union(sources)
         case Operation.INTERSECTION:
-            made = derived.intersection(sources)
+            return derived.intersection(sources)
         case Operation.SUBTRACT:
-            made = derived.subtract(first, derived.union(others))
+            return derived.subtract(first, derived.union(others))
         case Operation.CROP:
-            made = derived.crop(first, derived.union(others), grid, derivation.margin)
-    return made
+            return derived.crop(first, derived.union(others), grid, margin)
