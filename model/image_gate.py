@@ -62,6 +62,9 @@ LEVEL_TOLERANCE_MM = 45.0
 AIR_BELOW_HU = -400
 MOST_AIR = 0.3
 
+MOST_PADDING_INSIDE = 0.1
+"""Share of the inscribed circle; where more has padding's value, air cannot be told from padding."""
+
 
 def examine_image(volume: CTVolume) -> tuple[Finding, ...]:
     """Judge an image before any network has seen it; takes a fraction of a second.
@@ -236,12 +239,8 @@ def _metal(volume: CTVolume) -> list[Finding]:
 
 def _field_of_view(coarse: CoarseVolume) -> list[Finding]:
     """Whether the body reaches the edge of the slices, or of the circle in which the scanner reconstructs."""
-    outside = _outside_circle(coarse.hu)
-    near = ndimage.binary_dilation(outside, iterations=1, border_value=True)
-    edge = np.ones_like(near)
-    edge[1:-1, 1:-1] = False
-    cut = (coarse.body & (near | edge)).any(axis=(1, 2))
-    count = int(cut.sum())
+    edge = ndimage.binary_dilation(_outside_circle(coarse.hu), border_value=True)
+    count = int((coarse.body & edge).any(axis=(1, 2)).sum())
     if not count:
         return []
     length = count * coarse.spacing_mm[0]
@@ -253,12 +252,13 @@ def _field_of_view(coarse: CoarseVolume) -> list[Finding]:
 
 
 def _outside_circle(hu: NDArray[np.int16]) -> NDArray[np.bool_]:
-    """(rows, columns) of padding outside the inscribed circle; nothing unless all four corners are padding."""
+    """(rows, columns) beyond the inscribed circle if only that is padding; nothing where air looks the same."""
     rows, columns = hu.shape[1:]
     y, x = np.ogrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
     beyond = np.asarray(x**2 + y**2 > 1.0)
     padding = (hu == LOWEST_HU).all(axis=0)
-    return beyond if padding[beyond].all() and beyond.any() else np.zeros_like(beyond)
+    is_circle = padding[beyond].all() and padding[~beyond].mean() < MOST_PADDING_INSIDE
+    return beyond if is_circle else np.zeros_like(beyond)
 
 
 def _hold(code: str, text: str) -> Finding:
