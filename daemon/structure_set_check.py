@@ -76,9 +76,6 @@ class _Found:
     middle_x_mm: float
 
 
-_NOTHING = _Found((), (), float("nan"))
-
-
 def check_structure_set(
     path: Path,
     volume: CTVolume,
@@ -122,16 +119,10 @@ def check_structure_set(
         findings += wrong
         summaries.append(summary)
     findings += [finding for found in in_file.values() for finding in found.findings]
-    findings += [f"ROI {name!r} is nothing that was segmented" for name in in_file if name not in expected]
+    findings += _presence(in_file, expected, {names[roi.name] for roi in written(rois, profile)})
     findings += _wrong_attributes(dataset, expected)
-    findings += [
-        f"ROI {names[roi.name]!r} is missing"
-        for roi in written(rois, profile)
-        if names[roi.name] not in in_file
-    ]
-    findings += _wrong_sides(
-        {roi.organ: in_file[name] for name, roi in expected.items() if roi.organ and name in in_file}
-    )
+    organs = {roi.organ: in_file[name] for name, roi in expected.items() if roi.organ and name in in_file}
+    findings += _wrong_sides(organs)
     if findings:
         raise OutputRejected(findings)
     return summaries
@@ -215,6 +206,16 @@ def _contour_data(item: Dataset) -> bytes:
     if len(value) > MAX_VALUE_BYTES:
         raise ValueError(f"has {len(value)} bytes of Contour Data, explicit VR allows {MAX_VALUE_BYTES}")
     return value
+
+
+def _presence(in_file: Mapping[str, _Found], expected: Mapping[str, ROI], due: set[str]) -> Iterator[str]:
+    """What must be in the file is, and nothing else."""
+    yield from (f"ROI {name!r} is missing" for name in expected if name in due and name not in in_file)
+    for name, found in in_file.items():
+        if name not in expected:
+            yield f"ROI {name!r} is nothing that was segmented"
+        elif name not in due and not found.contours:
+            yield f"ROI {name!r} is empty"
 
 
 def _wrong_attributes(dataset: Dataset, expected: Mapping[str, ROI]) -> Iterator[str]:

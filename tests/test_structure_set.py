@@ -13,14 +13,16 @@ import SimpleITK
 from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from daemon.destination_profile import PROFILES, EmptyStructures
 from daemon.structure_set import build_structure_set, encode
-from daemon.structure_template import DEFAULT_TEMPLATE, apply_template, template_of
+from daemon.structure_template import DEFAULT_TEMPLATE, Codes, InterpretedType, apply_template, template_of
 from model.contours import Contour, fill
 from model.ct import read_series
-from model.structures import STRUCTURES
+from model.structures import STRUCTURES, Code, structure
 from tests.phantom import ORIENTATIONS, make_grid, write_series
 from tests.structure_set_samples import IDENTITY, MODEL, NOT_FOUND, ct_header, ct_volume, organ_masks, rois_of
 
+GENERIC = PROFILES["generic"]
 ASYMMETRIC_OFFSETS_MM = [*np.arange(-100, 0, 2.5), *np.arange(0, 101, 5)]
 
 
@@ -229,6 +231,136 @@ def test_an_organ_without_contours_is_left_out(made):
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="Parotid_L"):
         template_of(["Parotid_Left"])
+
+
+# What a destination's profile and a site's template change
+
+
+def cord_for(profile, **changes) -> Dataset:
+    """A structure set of the cord alone for one profile, its ROI changed."""
+    grid = make_grid()
+    (roi,) = rois_of({"SpinalCord": organ_masks(grid)["SpinalCord"]}, grid)
+    changed = replace(roi, **changes)
+    made = build_structure_set(ct_volume(grid), [changed], IDENTITY, MODEL, (), profile)
+    return dcmread(BytesIO(encode(made)))
+
+
+def test_snomed_ct_identifies_and_the_fma_is_equivalent(made):
+    *_, dataset = made
+    observations = {
+        roi.ROIName: item
+        for roi, item in zip(dataset.StructureSetROISequence, dataset.RTROIObservationsSequence, strict=True)
+    }
+    (code,) = observations["Parotid_L"].RTROIIdentificationCodeSequence
+    (equivalent,) = code.EquivalentCodeSequence
+    assert (equivalent.CodeValue, equivalent.CodingSchemeDesignator) == ("59798", "FMA")
+    assert equivalent.CodeMeaning == "Left parotid gland"
+    assert "PrimaryAnatomicStructureSequence" not in observations["Parotid_L"]
+
+
+def test_for_eclipse_the_fma_identifies_and_snomed_ct_stands_beside_it():
+    grid = make_grid()
+    rois = rois_of({"Parotid_L": organ_masks(grid)["Parotid_L"]}, grid)
+    made = build_structure_set(ct_volume(grid), rois, IDENTITY, MODEL, (), PROFILES["eclipse"])
+    (item,) = dcmread(BytesIO(encode(made))).RTROIObservationsSequence
+    (code,) = item.RTROIIdentificationCodeSequence
+    assert (code.CodeValue, code.CodingSchemeDesignator) == ("59798", "FMA")
+    assert "SegmentedPropertyTypeModifierCodeSequence" not in code
+    (anatomy,) = item.PrimaryAnatomicStructureSequence
+    assert (anatomy.CodeValue, anatomy.CodingSchemeDesignator) == ("45289007", "SCT")
+    assert [side.CodeMeaning for side in anatomy.PrimaryAnatomicStructureModifierSequence] == ["Left"]
+
+
+def test_the_sites_own_code_identifies_and_a_derived_structure_may_have_none():
+    site = Code("CORD", "99SITE", "Cord")
+    cord = structure("SpinalCord")
+    (item,) = cord_for(GENERIC, codes=Codes(cord.code, None, cord.fma_code, site)).RTROIObservationsSequence
+    (code,) = item.RTROIIdentificationCodeSequence
+    assert (code.CodeValue, code.EquivalentCodeSequence[0].CodeValue) == ("CORD", "7647")
+    (item,) = cord_for(GENERIC, codes=Codes(), organ=None).RTROIObservationsSequence
+    assert "RTROIIdentificationCodeSequence" not in item
+    assert "SegmentedPropertyCategoryCodeSequence" not in item
+
+
+def test_a_structure_says_what_it_was_made_from_and_what_was_noticed():
+    dataset = cord_for(GENERIC, generation="SpinalCord + 5 mm", remark="Shorter than any seen – look at it")
+    (roi,) = dataset.StructureSetROISequence
+    assert roi.ROIDescription == "Made from SpinalCord + 5 mm. Shorter than any seen - look at it"
+    assert roi.ROIGenerationDescription == "head-and-neck 1.2.0, not reviewed, SpinalCord + 5 mm"
+    (plain,) = cord_for(GENERIC).StructureSetROISequence
+    assert "ROIDescription" not in plain
+    (long,) = cord_for(GENERIC, remark="x" * 5000, generation="y" * 100).StructureSetROISequence
+    assert (len(long.ROIDescription), len(long.ROIGenerationDescription)) == (1024, 64)
+
+
+def test_colour_type_name_and_number_are_the_templates():
+    changes = {
+        "number": 7,
+        "name": "Myelon",
+        "colour_rgb": (1, 2, 3),
+        "interpreted_type": InterpretedType.CONTROL,
+    }
+    dataset = cord_for(GENERIC, **changes)
+    (roi,) = dataset.StructureSetROISequence
+    (contour,) = dataset.ROIContourSequence
+    (observation,) = dataset.RTROIObservationsSequence
+    assert (roi.ROINumber, roi.ROIName) == (7, "Myelon")
+    assert (contour.ReferencedROINumber, list(contour.ROIDisplayColor)) == (7, [1, 2, 3])
+    assert (observation.ReferencedROINumber, observation.RTROIInterpretedType) == (7, "CONTROL")
+
+
+def test_a_name_that_is_too_long_is_shortened_and_the_description_says_so():
+    dataset = cord_for(PROFILES["eclipse"], name="Spinal_Cord_and_its_Canal")
+    (roi,) = dataset.StructureSetROISequence
+    assert roi.ROIName == "Spinal_Cord_and"
+    assert "Spinal_Cord_and_its_Canal is called Spinal_Cord_and" in dataset.StructureSetDescription
+    (whole,) = cord_for(PROFILES["mim"], name="Spinal_Cord_and_its_Canal").StructureSetROISequence
+    assert whole.ROIName == "Spinal_Cord_and_its_Canal"
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_the_referenced_study_has_the_class_that_the_destination_writes_itself(profile):
+    (frame_of_reference,) = cord_for(profile).ReferencedFrameOfReferenceSequence
+    (study,) = frame_of_reference.RTReferencedStudySequence
+    assert study.ReferencedSOPClassUID == profile.study_sop_class_uid
+
+
+def test_no_contour_has_more_points_than_the_destination_takes():
+    dataset = cord_for(replace(GENERIC, max_points=8))
+    counts = [contour.NumberOfContourPoints for _, contour in contours_of(dataset)]
+    assert max(counts) == 8
+
+
+def test_what_was_not_found_is_written_empty_where_the_destination_wants_that():
+    grid = make_grid()
+    rois = rois_of(organ_masks(grid), grid)
+    wanting = replace(GENERIC, empty_structures=EmptyStructures.WRITE_EMPTY)
+    dataset = dcmread(
+        BytesIO(encode(build_structure_set(ct_volume(grid), rois, IDENTITY, MODEL, (), wanting)))
+    )
+    number = next(roi.ROINumber for roi in dataset.StructureSetROISequence if roi.ROIName == NOT_FOUND)
+    (empty,) = (item for item in dataset.ROIContourSequence if item.ReferencedROINumber == number)
+    assert "ContourSequence" not in empty
+
+
+def test_a_derived_structure_that_lacks_a_source_is_never_written_and_always_told():
+    wanting = replace(GENERIC, empty_structures=EmptyStructures.WRITE_EMPTY)
+    grid = make_grid()
+    cord, found = rois_of({name: organ_masks(grid)[name] for name in ("Brain", "SpinalCord")}, grid)
+    lacking = replace(cord, number=99, name="X", contours=(), generation="Y + 5 mm", missing=("Y",))
+    made = build_structure_set(ct_volume(grid), [found, lacking], IDENTITY, MODEL, (), wanting)
+    assert [roi.ROIName for roi in made.StructureSetROISequence] == [found.name]
+    assert "X (Y + 5 mm) is left out: Y was not found" in made.StructureSetDescription
+
+
+def test_a_suspicious_result_says_so_in_lists_of_series():
+    grid = make_grid()
+    rois = rois_of({"SpinalCord": organ_masks(grid)["SpinalCord"]}, grid)
+    for warning in ("Brain, Parotid_L", "Brain, " * 30):
+        made = build_structure_set(ct_volume(grid), rois, IDENTITY, MODEL, warning=warning)
+        assert made.SeriesDescription.startswith("CHECK: Brain, ")
+        assert made.SeriesDescription.endswith(" - NEEDS REVIEW")
+        assert len(made.SeriesDescription) <= 64
 
 
 # References and geometry

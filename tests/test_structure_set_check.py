@@ -1,6 +1,7 @@
 """The check before sending: a sound file passes, and every rule has a file that breaks it."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -9,13 +10,16 @@ from pydicom import Dataset, dcmread
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian
 
+from daemon.destination_profile import PROFILES, EmptyStructures, HoleStyle
 from daemon.errors import OutputRejected
 from daemon.structure_set import build_structure_set, encode
 from daemon.structure_set_check import check_structure_set
+from model.contours import Contour, trace
 from model.geometry import Mask
 from tests.phantom import make_grid
 from tests.structure_set_samples import IDENTITY, MODEL, NOT_FOUND, ct_header, ct_volume, organ_masks, rois_of
 
+GENERIC = PROFILES["generic"]
 GRID = make_grid()
 HEADER = ct_header(PatientID="P1", PatientName="Doe^Jane")
 VOLUME = ct_volume(GRID, HEADER)
@@ -34,6 +38,12 @@ def path(tmp_path):
 def check(path, **changes):
     rois = rois_of(changes.get("masks", MASKS), GRID)
     return check_structure_set(path, VOLUME, rois, changes.get("identity", IDENTITY))
+
+
+def written(path, rois, profile=GENERIC):
+    """The file of these ROIs for a profile, in the same place."""
+    path.write_bytes(encode(build_structure_set(VOLUME, rois, IDENTITY, MODEL, (), profile)))
+    return path
 
 
 def findings(path, **changes) -> str:
@@ -193,6 +203,18 @@ BREAKAGES: dict[str, tuple[Callable[[Dataset], object], str]] = {
         lambda d: setattr(roi(d), "ReferencedFrameOfReferenceUID", "1.2.3"),
         "ROI 'Brain' lies in another frame of reference",
     ),
+    "another ROI Number": (
+        lambda d: [
+            setattr(roi(d), "ROINumber", 77),
+            setattr(d.ROIContourSequence[0], "ReferencedROINumber", 77),
+            setattr(d.RTROIObservationsSequence[0], "ReferencedROINumber", 77),
+        ],
+        "Brain has ROI Number 77, needed is 1",
+    ),
+    "another type of the template's": (
+        lambda d: setattr(d.RTROIObservationsSequence[0], "RTROIInterpretedType", "AVOIDANCE"),
+        "Brain is of type 'AVOIDANCE', needed is ORGAN",
+    ),
     "ROI said to be drawn by hand": (
         lambda d: setattr(roi(d), "ROIGenerationAlgorithm", "MANUAL"),
         "ROI 'Brain' was generated 'MANUAL'",
@@ -239,6 +261,16 @@ BREAKAGES: dict[str, tuple[Callable[[Dataset], object], str]] = {
         lambda d: d.ROIContourSequence[1].ContourSequence.pop(),
         r"Lens_L: contours return the mask with Dice 0\.",
     ),
+    "a slice without its contour": (
+        lambda d: d.ROIContourSequence[4].ContourSequence.pop(5),
+        r"SpinalCord: slices \d+ of the mask have no contour",
+    ),
+    "a contour on a slice without the organ": (
+        lambda d: d.ROIContourSequence[1].ContourSequence.append(
+            deepcopy(d.ROIContourSequence[2].ContourSequence[0])
+        ),
+        r"Lens_L: slices \d+ have a contour and no mask",
+    ),
     "an organ without contours": (
         lambda d: d.ROIContourSequence[1].pop("ContourSequence"),
         r"Lens_L: contours return the mask with Dice 0\.0",
@@ -256,6 +288,114 @@ def test_every_rule_refuses_the_file_that_breaks_it(path, name):
     dataset.save_as(path)
     with pytest.raises(OutputRejected, match=expected):
         check(path)
+
+
+# Contours that need not be exact, and profiles
+
+
+def cut_corners(points: np.ndarray) -> np.ndarray:
+    """A polygon through the middles of its edges: smoother, and a little smaller."""
+    return (points + np.roll(points, -1, axis=0)) / 2
+
+
+def test_smooth_contours_pass(path):
+    """Large organs and small ones, as the corners of voxels that they cut weigh differently."""
+    rois = [
+        replace(roi, contours=[replace(each, points=cut_corners(each.points)) for each in roi.contours])
+        for roi in rois_of(MASKS, GRID)
+    ]
+    summaries = check_structure_set(written(path, rois), VOLUME, rois, IDENTITY)
+    assert all(each.dice >= 0.95 for each in summaries if each.found)
+
+
+def test_a_small_organ_may_lose_more_than_a_large_one(path):
+    """A fiftieth of its voxels, on slices that keep the most of theirs."""
+
+    def worn(roi):
+        full = roi.mask.full()
+        inside = np.argwhere(full)
+        full[tuple(inside[:: max(len(inside) // max(len(inside) // 33, 1), 1)].T)] = False
+        return replace(roi, contours=trace(Mask.from_full(full)))
+
+    rois = rois_of(MASKS, GRID)
+    small = [worn(roi) if roi.name == "Lens_L" else roi for roi in rois]
+    large = [worn(roi) if roi.name == "Parotid_L" else roi for roi in rois]
+    lens = next(
+        s for s in check_structure_set(written(path, small), VOLUME, small, IDENTITY) if s.name == "Lens_L"
+    )
+    assert 0.95 <= lens.dice < 0.99
+    with pytest.raises(OutputRejected, match=r"Parotid_L: contours return the mask with Dice 0\.9.* < 0\.99"):
+        check_structure_set(written(path, large), VOLUME, large, IDENTITY)
+
+
+def test_nested_holes_are_refused_where_they_are_read_otherwise(path):
+    keyhole = replace(GENERIC, name="keyhole", holes=HoleStyle.KEYHOLE)
+    rois = rois_of(MASKS, GRID)
+    with pytest.raises(OutputRejected, match="Brain: a contour lies inside another, keyhole reads no hole"):
+        check_structure_set(written(path, rois, keyhole), VOLUME, rois, IDENTITY, keyhole)
+
+
+def test_a_keyhole_returns_the_mask_with_its_hole(path):
+    """Two squares, one in the other, joined by a channel of no width."""
+    outer = np.array([[20.5, 20.5], [20.5, 60.5], [60.5, 60.5], [60.5, 20.5]])
+    inner = np.array([[30.5, 30.5], [50.5, 30.5], [50.5, 50.5], [30.5, 50.5]])
+    points = np.concatenate([outer, outer[:1], inner, inner[:1]])
+    keyhole = replace(GENERIC, name="keyhole", holes=HoleStyle.KEYHOLE)
+    rois = [replace(rois_of(MASKS, GRID)[0], mask=square_with_hole(), contours=[Contour(10, points)])]
+    (summary,) = check_structure_set(written(path, rois, keyhole), VOLUME, rois, IDENTITY, keyhole)
+    assert summary.dice == 1
+
+
+def test_a_profile_without_holes_is_compared_with_the_filled_mask(path):
+    filled = replace(GENERIC, name="filled", holes=HoleStyle.FILLED)
+    outer = Contour(10, np.array([[20.5, 20.5], [20.5, 60.5], [60.5, 60.5], [60.5, 20.5]]))
+    rois = [replace(rois_of(MASKS, GRID)[0], mask=square_with_hole(), contours=[outer])]
+    (summary,) = check_structure_set(written(path, rois, filled), VOLUME, rois, IDENTITY, filled)
+    assert summary.dice == 1
+    with pytest.raises(OutputRejected, match="Brain: contours return the mask"):
+        check_structure_set(written(path, rois), VOLUME, rois, IDENTITY)
+
+
+def square_with_hole() -> Mask:
+    full = np.zeros(GRID.shape, dtype=bool)
+    full[10, 21:61, 21:61] = True
+    full[10, 31:51, 31:51] = False
+    return Mask.from_full(full)
+
+
+def test_more_points_than_the_destination_takes_are_refused(path):
+    with pytest.raises(OutputRejected, match="points, few allows 10"):
+        check_structure_set(
+            path, VOLUME, rois_of(MASKS, GRID), IDENTITY, replace(GENERIC, name="few", max_points=10)
+        )
+
+
+def test_shortened_names_are_found_again_and_told_by_the_templates(path):
+    rois = [replace(roi, name=f"{roi.name}_of_this_hospital") for roi in rois_of(MASKS, GRID)]
+    summaries = check_structure_set(written(path, rois), VOLUME, rois, IDENTITY)
+    assert [each.name for each in summaries] == [roi.name for roi in rois]
+    assert max(len(each.ROIName) for each in dcmread(path).StructureSetROISequence) == 16
+
+
+def test_sides_are_known_by_the_organ_and_not_by_the_sites_name(path):
+    names = {"Parotid_L": "Ohr A", "Parotid_R": "Ohr B"}
+    rois = [replace(roi, name=names.get(roi.name, roi.name)) for roi in rois_of(MASKS, GRID)]
+    dataset = dcmread(written(path, rois))
+    swap_sides(dataset)
+    dataset.save_as(path)
+    with pytest.raises(OutputRejected, match="Parotid_L does not lie to the left of Parotid_R"):
+        check_structure_set(path, VOLUME, rois, IDENTITY)
+
+
+def test_an_empty_structure_passes_only_where_the_profile_writes_it(path):
+    wanting = replace(GENERIC, empty_structures=EmptyStructures.WRITE_EMPTY)
+    rois = rois_of(MASKS, GRID)
+    summaries = check_structure_set(written(path, rois, wanting), VOLUME, rois, IDENTITY, wanting)
+    assert [each.name for each in summaries if not each.found] == [NOT_FOUND]
+    with pytest.raises(OutputRejected, match=f"ROI '{NOT_FOUND}' is empty"):
+        check_structure_set(path, VOLUME, rois, IDENTITY)
+    with pytest.raises(OutputRejected, match=f"ROI '{NOT_FOUND}' is missing"):
+        check_structure_set(written(path, rois), VOLUME, rois, IDENTITY, wanting)
 
 
 # The file as a whole
