@@ -16,7 +16,7 @@ REFORMAT_MM = 1.0
 
 POSITION_BIN_MM = 2.0
 APART_MM = 10.0
-"""Least distance between axial sections: closer ones look alike."""
+"""Least distance between parallel sections: closer ones look alike."""
 
 LEFT, POSTERIOR, HEAD = np.eye(3)
 _LETTERS = (("R", "L"), ("A", "P"), ("F", "H"))
@@ -133,9 +133,10 @@ def _interpolated(rows: NDArray[np.float64], offsets_mm: NDArray[np.float64]) ->
     return np.asarray(rows[below] * (1 - share) + rows[above] * share, dtype=np.float64)
 
 
-def choose_sections(grid: SliceGrid, masks: Mapping[str, Mask]) -> list[Section]:
-    """Axial sections from head to feet, a coronal and a sagittal one, where they show most of the organs.
+def choose_sections(grid: SliceGrid, masks: Mapping[str, Mask], *, coronal_count: int = 1) -> list[Section]:
+    """Axial sections from head to feet, then coronal ones and a sagittal one, where they show most of the organs.
 
+    The first coronal section shows most, a further one what those before do not; they come from front to back.
     The sagittal section looks for organs of the midline. Without organs, sections are spread over the volume.
     """
     found = {name: mask for name, mask in masks.items() if not mask.is_empty}
@@ -143,17 +144,29 @@ def choose_sections(grid: SliceGrid, masks: Mapping[str, Mask]) -> list[Section]
         _telling_slices(grid, list(found.values())), key=lambda s: -float(grid.positions_mm[s] @ HEAD)
     )
     count = grid.shape[0]
-    axial = [Section(f"axial, slice {s + 1} of {count}", grid, 0, s, POSTERIOR, LEFT) for s in telling]
+    axial = [
+        Section(f"axial, slice {s + 1} of {count}, z {_z_text(grid, s)} mm", grid, 0, s, POSTERIOR, LEFT)
+        for s in telling
+    ]
     midline = [mask for name, mask in found.items() if not name.endswith(("_L", "_R"))]
     across_front = abs(grid.column_direction @ POSTERIOR) > abs(grid.row_direction @ POSTERIOR)
     coronal_axis, sagittal_axis = (1, 2) if across_front else (2, 1)
-    coronal_mm = _telling_position(grid, coronal_axis, list(found.values()))
-    sagittal_mm = _telling_position(grid, sagittal_axis, midline or list(found.values()))
+    coronal_mm = _telling_positions(grid, coronal_axis, list(found.values()), coronal_count)
+    sagittal_mm = _telling_positions(grid, sagittal_axis, midline or list(found.values()), 1)
+    backwards = (grid.column_direction if coronal_axis == 1 else grid.row_direction) @ POSTERIOR
     return [
         *axial,
-        Section("coronal", grid, coronal_axis, coronal_mm, -HEAD, LEFT),
-        Section("sagittal", grid, sagittal_axis, sagittal_mm, -HEAD, POSTERIOR),
+        *(
+            Section("coronal", grid, coronal_axis, mm, -HEAD, LEFT)
+            for mm in sorted(coronal_mm, key=lambda mm: mm * backwards)
+        ),
+        *(Section("sagittal", grid, sagittal_axis, mm, -HEAD, POSTERIOR) for mm in sagittal_mm),
     ]
+
+
+def _z_text(grid: SliceGrid, slice_index: int) -> str:
+    """As planning systems show it: the third value of Image Position (Patient)."""
+    return f"{float(grid.positions_mm[slice_index] @ HEAD):.1f}".removesuffix(".0").replace("-", "−")
 
 
 def _telling_slices(grid: SliceGrid, masks: Sequence[Mask]) -> list[int]:
@@ -183,20 +196,34 @@ def _telling_slices(grid: SliceGrid, masks: Sequence[Mask]) -> list[int]:
     return chosen
 
 
-def _telling_position(grid: SliceGrid, axis: int, masks: Sequence[Mask]) -> float:
-    """Millimetres along an in-plane direction where the organs together are largest; the middle without organs."""
+def _telling_positions(grid: SliceGrid, axis: int, masks: Sequence[Mask], count: int) -> list[float]:
+    """Millimetres along an in-plane direction where the organs together are largest.
+
+    Without organs, the middle and its surroundings.
+    """
     direction = grid.column_direction if axis == 1 else grid.row_direction
     spacing = grid.pixel_spacing_mm[axis - 1]
     starts = grid.positions_mm @ direction
     low, high = starts.min(), starts.max() + (grid.shape[axis] - 1) * spacing
+    if not masks:
+        return [float(mm) for mm in np.linspace(low, high, count + 2)[1:-1]]
     edges = np.arange(low - POSITION_BIN_MM, high + 2 * POSITION_BIN_MM, POSITION_BIN_MM)
-    total = np.zeros(len(edges) - 1)
-    for mask in masks:
+    shares, weights = np.zeros((len(masks), len(edges) - 1)), np.zeros(len(masks))
+    for organ, mask in enumerate(masks):
         counts = np.count_nonzero(mask.voxels, axis=3 - axis)  # (slices, along the direction)
         in_slices = starts[mask.corner[0] : mask.corner[0] + len(counts)]
         places = in_slices[:, None] + (mask.corner[axis] + np.arange(counts.shape[1])) * spacing
         areas = np.histogram(places, edges, weights=counts)[0]
-        total += areas / areas.max() ** 0.75  # or the many small organs of the orbits would always win
-    if not total.any():
-        return float((low + high) / 2)
-    return float(edges[total.argmax()] + POSITION_BIN_MM / 2)
+        shares[organ] = areas / areas.max()
+        weights[organ] = areas.max() ** 0.25  # by area alone, or each alike, a few would always win
+    chosen: list[float] = []
+    seen = np.zeros(len(masks))
+    middles = edges[:-1] + POSITION_BIN_MM / 2
+    for _ in range(count):
+        gains = weights @ np.maximum(shares - seen[:, None], 0)
+        for other in chosen:
+            gains[np.abs(middles - other) < APART_MM] = -1
+        best = int(gains.argmax())
+        chosen.append(float(middles[best]))
+        seen = np.maximum(seen, shares[:, best])
+    return chosen
