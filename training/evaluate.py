@@ -1,13 +1,17 @@
 """Measure a bundle on cases that it never saw, and write what was found into the bundle and its model card.
 
-python -m training.evaluate runs/first/bundle --packs runs/packs/openkbp-validation-00.npz \
-        --packs runs/packs/tcia21-validation-00.npz --card docs/model-card.md
+    python -m training.evaluate model/weights --packs runs/packs --card docs/model-card.md
+
+A folder stands for its *-validation-*.npz. Into `--out` (runs/evaluation) go report.md, scores.csv with every
+organ of every case, summary.csv, box plots, and pictures of the worst and the median case of every organ. Those
+show patients and stay there; beside the card only box plots are written, into `figures/`.
+`--cases 2` makes a trial on the first two cases of each pack, which changes neither bundle nor card.
 """
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,36 +20,15 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from model.bundle import DEFAULT_BUNDLE, Bundle
 from model.ct import CTVolume
 from model.geometry import SliceGrid
 from model.segmenter import Segmenter
 from training.dataset import Case, Frame, read_packs
-from training.metrics import dice
-
-
-@dataclass(frozen=True)
-class Score:
-    """One organ of one case."""
-
-    case: str
-    group: str
-    organ: str
-    dice: float
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One organ over all cases of a group: mean, standard deviation and median of Dice, and how many cases."""
-
-    group: str
-    organ: str
-    mean: float
-    deviation: float
-    median: float
-    cases: int
+from training.evaluation_report import Judged, as_rich_table, write_card, write_into_bundle, write_report
+from training.figures import snapshot
+from training.scores import Score, score_organ, summarise
 
 
 def slice_grid(frame: Frame, shape: tuple[int, ...]) -> SliceGrid:
@@ -62,109 +45,97 @@ def as_volume(case: Case) -> CTVolume:
     return CTVolume(case.image, slice_grid(case.image_frame, case.image.shape), uids, Dataset())
 
 
+def over_the_image(case: Case) -> Case:
+    """The case with its labels grown to the image's field, in which no more organs lie than in their box.
+
+    Packs hold labels cut to the box around all organs; what is drawn outside of it must count as well.
+    """
+    spacing = np.array(case.label_frame.spacing_mm)
+    first, last = case.label_frame.extent(case.labels.shape)
+    image_first, image_last = case.image_frame.extent(case.image.shape)
+    before, after = (
+        np.floor(gap / spacing + 1e-3).astype(int).clip(0) for gap in (first - image_first, image_last - last)
+    )
+    z, y, x = first - before * spacing
+    labels = np.pad(case.labels, list(zip(before, after, strict=True)))
+    return replace(case, labels=labels, label_frame=Frame((z, y, x), case.label_frame.spacing_mm))
+
+
 def score_case(segmenter: Segmenter, case: Case) -> list[Score]:
-    """Dice of every organ whose truth is known, on the grid of the truth and over the part that is known."""
+    """Every organ whose truth is known, on the grid of the truth and over the part that is known."""
+    return [judged.score for judged in judge_case(segmenter, case)]
+
+
+def judge_case(segmenter: Segmenter, case: Case) -> Iterator[Judged]:
+    """As `score_case`, with pictures.
+
+    At the ends of what is known, organ and contour are both cut, and the cuts count as surface, just as they do at
+    the end of a scan.
+    """
+    case = over_the_image(case)
     grid = slice_grid(case.label_frame, case.labels.shape)
     found = segmenter.segment(as_volume(case), grid=grid).masks
-    heights = grid.positions_mm[:, 2]
-    first, last = (corner[0] for corner in case.image_frame.extent(case.image.shape))
-    within = (heights >= first) & (heights <= last)
-    scores = []
-    for organ, (low, high) in case.known.items():
+    for organ, span in case.known.items():
         if organ not in segmenter.bundle.structure_names:
             continue
-        counted = (within & (heights >= low) & (heights <= high))[:, None, None]
-        predicted = found[organ].full() if organ in found else np.zeros(grid.shape, dtype=bool)
-        scores.append(
-            Score(case.name, case.group, organ, dice(case.organ(organ) & counted, predicted & counted))
-        )
-    return scores
+        counted = _counted(case, grid.positions_mm[:, 2], span)
+        gt = case.organ(organ) & counted
+        pred = found[organ].full() & counted if organ in found else np.zeros_like(gt)
+        score = score_organ(case.name, case.group, organ, (gt, pred), case.label_frame.spacing_mm)
+        yield Judged(score, snapshot(case, gt, pred, case.label_frame))
 
 
-def summarise(scores: Iterable[Score]) -> list[Summary]:
-    """Per group and organ; a case in which the organ neither is nor was found does not count."""
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for score in scores:
-        if not np.isnan(score.dice):
-            values[score.group, score.organ].append(score.dice)
-    return [_summary(group, organ, np.array(found)) for (group, organ), found in sorted(values.items())]
+def _counted(case: Case, heights_mm: NDArray[np.float64], span: tuple[float, float]) -> NDArray[np.bool_]:
+    """(slices, 1, 1) whether there is an image and the organ's truth is known."""
+    first, last = (corner[0] for corner in case.image_frame.extent(case.image.shape))
+    low, high = max(first, span[0]), min(last, span[1])
+    slices: NDArray[np.bool_] = (heights_mm >= low - 1e-3) & (heights_mm <= high + 1e-3)
+    return slices[:, None, None]
 
 
-def _summary(group: str, organ: str, found: NDArray[np.float64]) -> Summary:
-    mean, deviation, median = (round(float(f(found)), 3) for f in (np.mean, np.std, np.median))
-    return Summary(group, organ, mean, deviation, median, len(found))
+def pack_files(packs: Iterable[Path]) -> list[Path]:
+    """Files as they are; of a folder, its packs of validation cases.
+
+    Raises
+    ------
+    typer.BadParameter
+        A folder has none.
+    """
+    files: list[Path] = []
+    for path in packs:
+        found = sorted(path.glob("*-validation-*.npz")) if path.is_dir() else [path]
+        if not found:
+            raise typer.BadParameter(f"{path} holds no *-validation-*.npz; training.prepare writes them")
+        files += found
+    return files
 
 
 def main(
     bundle: Path = typer.Argument(DEFAULT_BUNDLE, help="Folder of the bundle."),  # noqa: B008
-    packs: list[Path] = typer.Option(..., help="Packs of cases that were not trained on."),  # noqa: B008
+    packs: list[Path] = typer.Option(..., help="Packs of cases not trained on, or a folder of them."),  # noqa: B008
+    out: Path = typer.Option(Path("runs/evaluation"), help="Folder for report, tables and pictures."),  # noqa: B008
     card: Path | None = typer.Option(None, help="Write the model card here."),  # noqa: B008
+    cases: int = typer.Option(0, help="A trial on so many cases of each pack; bundle and card stay."),
     device: str = typer.Option("auto"),
 ) -> None:
-    """Print Dice per organ; write it into the bundle's model.json and, if asked, the model card."""
+    """Measure every organ of every case; write report, pictures, the bundle's accuracy and, if asked, its card."""
     console = Console()
     segmenter = Segmenter(Bundle.load(bundle), device)
-    scores = []
-    for case in track(list(read_packs(packs)), "measuring", console=console):
-        scores += score_case(segmenter, case)
-    summaries = summarise(scores)
-    table = Table("data", "organ", "mean", "sd", "median", "cases", title="Dice on cases never trained on")
-    for row in summaries:
-        table.add_row(
-            row.group, row.organ, *(f"{v:.3f}" for v in (row.mean, row.deviation, row.median)), str(row.cases)
-        )
-    console.print(table)
-    about = json.loads((bundle / "model.json").read_text(encoding="utf-8"))
-    about["card"]["validation_dice"] = [vars(row) for row in summaries]
-    (bundle / "model.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    chosen = [case for path in pack_files(packs) for case in islice(read_packs([path]), cases or None)]
+    judged: list[Judged] = []
+    for case in track(chosen, "measuring", console=console):
+        judged += judge_case(segmenter, case)
+    summaries = summarise(each.score for each in judged)
+    boxes = write_report(judged, json.loads((bundle / "model.json").read_text(encoding="utf-8")), out)
+    console.print(as_rich_table(summaries))
+    console.print(f"{out / 'report.md'} written")
+    if cases:
+        console.print("a trial: bundle and card stay as they are")
+        return
+    about = write_into_bundle(summaries, bundle)
     if card is not None:
-        card.write_text(model_card(about, summaries), encoding="utf-8")
-
-
-def model_card(about: dict[str, object], summaries: list[Summary]) -> str:
-    """The model card in Markdown: what the figures come from is written here, the figures are measured."""
-    details = about["card"]
-    assert isinstance(details, dict)
-    lines = [
-        f"# Model card: {about['name']} {about['version']}",
-        "",
-        "For research; not a medical device, and never to be used without a person's review of every contour.",
-        "",
-        "## What it was trained on",
-        "",
-        *(f"- {line}" for line in details["training_data"]),
-        "",
-        f"Training: {details['training']}.",
-        "",
-        "## What was measured",
-        "",
-        "Dice coefficient on cases whose patients were never trained on, on the grid of the reference contours.",
-        "",
-        "| data | organ | mean | sd | median | cases |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {r.group} | {r.organ} | {r.mean:.2f} | {r.deviation:.2f} | {r.median:.2f} | {r.cases} |"
-        for r in summaries
-    ]
-    measured = {row.organ for row in summaries}
-    names = about["structures"]
-    assert isinstance(names, list)
-    never = [name for name in names if name not in measured]
-    lines += [
-        "",
-        f"Never measured on real CT: {', '.join(never) or 'none of the offered organs'}.",
-        "",
-        "## Limits",
-        "",
-        *(f"- {line}" for line in details["limits"]),
-        "",
-        "## Licence and attribution",
-        "",
-        *(f"- {line}" for line in details["attribution"]),
-        "",
-    ]
-    return "\n".join(lines)
+        write_card(card, about, summaries, out, boxes)
+        console.print(f"{card} written")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,161 @@
+"""The model card in Markdown: what the figures come from is written here, the figures are measured."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from model.structures import structure
+from training.figures import BAND
+from training.scores import Statistic, Summary, mean_over_organs
+
+HUMAN_GROUPS = ("tcia21",)
+"""Data whose reference was drawn by the people, by the protocol and in the pixels of the human baseline.
+
+Others are not set beside it: contours of many clinics in pixels of 4 mm cannot agree to a tolerance of 1 mm.
+"""
+
+EXPLANATION = """\
+Measured on the grid of the reference contours, over the part of the image for which the reference is known.
+
+- *Dice* and *surface Dice*: mean ± standard deviation (median) [95 % bootstrap interval of the mean].
+  Surface Dice is the share of both surfaces that lies within the tolerance τ of the other (arXiv 1809.04430).
+- An organ that is there and was not drawn, or was drawn and is not there, counts as 0; one that neither is nor was
+  drawn does not count. *missed* and *invented* say how often the two happened.
+- *HD95*: Hausdorff distance of 95 % of the surface, where organ and contour both exist; mean (median).
+- *path*: length of the reference's contours that would have to be drawn again for them to coincide; mean.
+- Intervals from few cases are narrower than they should be.
+"""
+
+HUMAN_EXPLANATION = f"""\
+*human*: surface Dice of a second observer against the same kind of reference, on the scans of the last table.
+*difference* is the model's less the human's, in per cent; within ±{100 * BAND:.0f} they are held to be alike.
+"""
+
+
+def accuracy(
+    summaries: Sequence[Summary], human: Mapping[str, Summary], figures: Mapping[str, str]
+) -> list[str]:
+    """Lines of one section per group of data: figure and table.
+
+    Parameters
+    ----------
+    human
+        The human baseline by organ.
+    figures
+        Group to the address of its box plots; a group may have none.
+    """
+    lines = [*EXPLANATION.splitlines(), ""]
+    for group in dict.fromkeys(row.group for row in summaries):
+        rows = [row for row in summaries if row.group == group]
+        lines += [f"### {group}", ""]
+        if group in figures:
+            lines += [f"![Box plots of every organ of {group}]({figures[group]})", ""]
+        if group in HUMAN_GROUPS:
+            lines += [*HUMAN_EXPLANATION.splitlines(), ""]
+        lines += [*_table(rows, human if group in HUMAN_GROUPS else {}), ""]
+    return lines
+
+
+def _table(rows: Sequence[Summary], human: Mapping[str, Summary]) -> list[str]:
+    heads = ["organ", "τ mm", "cases", "missed", "invented", "Dice", "surface Dice"]
+    heads += ["human", "difference"] if human else []
+    heads += ["HD95 mm", "path mm"]
+    lines = [_line(heads), _line(["---"] * len(heads))]
+    for row in rows:
+        cells = [row.organ, f"{structure(row.organ).tolerance_mm:.2f}", str(row.dice.cases)]
+        cells += [str(row.missed), str(row.invented), _long(row.dice), _long(row.surface_dice)]
+        cells += _beside(row, human.get(row.organ)) if human else []
+        lines.append(_line([*cells, _short(row.hd95_mm, 1), _number(row.added_path_mm.mean, 0)]))
+    macro = [mean_over_organs(rows, measure) for measure in (lambda r: r.dice, lambda r: r.surface_dice)]
+    rest = [""] * (len(heads) - 7)
+    return [*lines, _line(["mean of organs", "", "", "", "", *(f"{value:.3f}" for value in macro), *rest])]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _beside(row: Summary, human: Summary | None) -> list[str]:
+    """The human's surface Dice, and what the model's is more."""
+    mine, other = row.surface_dice.mean, human.surface_dice.mean if human else None
+    if mine is None or other is None:
+        return ["–", "–"]
+    more = mine - other
+    verdict = "alike" if abs(more) <= BAND else "better" if more > 0 else "worse"
+    return [f"{other:.3f}", f"{100 * more:+.1f} {verdict}"]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _short(figure: Statistic, digits: int) -> str:
+    return f"{_number(figure.mean, digits)} ({_number(figure.median, digits)})" if figure.cases else "–"
+
+
+def _long(figure: Statistic) -> str:
+    mean, deviation, median = (_number(v, 3) for v in (figure.mean, figure.deviation, figure.median))
+    return f"{mean} ± {deviation} ({median}) [{_number(figure.low, 2)}, {_number(figure.high, 2)}]"
+
+
+def human_table(human: Mapping[str, Summary]) -> list[str]:
+    """Lines of a table: how well the second observer agrees with the reference."""
+    lines = [_line(["organ", "scans", "Dice", "surface Dice", "HD95 mm", "path mm"]), _line(["---"] * 6)]
+    for row in human.values():
+        cells = [row.organ, str(row.dice.cases), _long(row.dice), _long(row.surface_dice)]
+        lines.append(_line([*cells, _short(row.hd95_mm, 1), _number(row.added_path_mm.mean, 0)]))
+    return lines
+
+
+def model_card(
+    about: Mapping[str, Any],
+    summaries: Sequence[Summary],
+    human: Mapping[str, Summary],
+    figures: Mapping[str, str],
+) -> str:
+    """The card of a bundle.
+
+    Parameters
+    ----------
+    about
+        The bundle's `model.json`.
+    """
+    details = about["card"]
+    measured = {row.organ for row in summaries if row.there}
+    never = [name for name in about["structures"] if name not in measured]
+    lines = [
+        f"# Model card: {about['name']} {about['version']}",
+        "",
+        "For research; not a medical device, and never to be used without a person's review of every contour.",
+        "",
+        f"Weights: SHA-256 `{about['weights_sha256']}`.",
+        "This page is written by `python -m training.evaluate`.",
+        "",
+        "## What it was trained on",
+        "",
+        *(f"- {line}" for line in details["training_data"]),
+        "",
+        f"Training: {details['training']}.",
+        "",
+        "## What was measured",
+        "",
+        "Cases whose patients were never trained on.",
+        *accuracy(summaries, human, figures),
+        f"Never measured on real CT: {', '.join(never) or 'none of the offered organs'}.",
+        "",
+        "## A second person",
+        "",
+        "A radiographer against an oncologist's contours in deepmind/tcia-ct-scan-dataset.",
+        "What only one of them drew counts as 0.",
+        "",
+        *human_table(human),
+        "",
+        "## Limits",
+        "",
+        *(f"- {line}" for line in details["limits"]),
+        "",
+        "## Licence and attribution",
+        "",
+        *(f"- {line}" for line in details["attribution"]),
+        "",
+    ]
+    return "\n".join(lines)
