@@ -15,6 +15,7 @@ from daemon.structure_set_check import StructureSummary, check_structure_set
 from daemon.structure_template import ROI
 from model.ct import CTVolume
 from model.findings import Finding
+from model.holes import with_holes
 
 Store = Callable[[str, bytes], Path]
 """Stores a Part 10 file under a name and returns its path."""
@@ -94,7 +95,10 @@ def build(
 
 def _for_profile(wanted: WantedObject, rois: Sequence[ROI]) -> list[ROI]:
     """The structures with holes as the wanted object's destinations take them."""
-    return list(rois)
+    profile = PROFILES.get(wanted.profile)
+    if profile is None:
+        return list(rois)
+    return [replace(roi, contours=with_holes(roi.contours, profile.holes.value)) for roi in rois]
 
 
 def _structure_set(wanted: WantedObject, contoured: Contoured, identity: ResultIdentity) -> Dataset:

@@ -134,7 +134,7 @@ class _Steps:
         axes = np.where(step >= 0, towards, against)
         blocked = ((axes == 0) & (np.abs(step) > _NOTHING_MM)).any(-1)
         shares = np.divide(step, axes, out=np.zeros_like(step), where=axes > 0)
-        return ~blocked & ((shares**2).sum(-1) <= 1 + _ROUNDING)
+        return np.asarray(~blocked & ((shares**2).sum(-1) <= 1 + _ROUNDING))
 
 
 def _runs(allowed: NDArray[np.bool_], rows: int, columns: int) -> Iterator[tuple[int, int, int]]:

@@ -43,6 +43,7 @@ class StubSegmenter:
     bundle: StubBundle = field(default_factory=StubBundle)
     remarks: tuple[str, ...] = ("segmented by threshold",)
     before: Callable[[CTVolume], None] | None = None
+    confidence: dict[str, float] = field(default_factory=dict)
     calls: int = 0
 
     def segment(
@@ -59,5 +60,5 @@ class StubSegmenter:
         report("grid", 0.0)
         masks = {name: Mask.from_full(volume.hu == hu) for name, hu in PARTS_HU.items()}
         return StubSegmentation(
-            {name: mask for name, mask in masks.items() if not mask.is_empty}, self.remarks
+            {name: mask for name, mask in masks.items() if not mask.is_empty}, self.remarks, self.confidence
         )

@@ -5,12 +5,15 @@ from datetime import datetime, timedelta, timezone
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.uid import SegmentationStorage
 
+from daemon.destination_profile import PROFILES
 from daemon.errors import OutputRejected
-from daemon.result_objects import STRUCTURE_SET
+from daemon.result_objects import STRUCTURE_SET, ResultKind, WantedObject
 from daemon.segmentation import STAGES, contour_series
 from daemon.structure_set import ResultIdentity
 from daemon.structure_template import template_of
+from daemon.template_file import load_template
 from model.errors import ReasonCode, SeriesUnsuitable
 from tests.phantom import make_grid, phantom_masks, write_series
 from tests.stub_segmenter import StubSegmenter
@@ -24,14 +27,24 @@ def series(tmp_path_factory):
     return write_series(tmp_path_factory.mktemp("ct"))
 
 
-def contour(paths, folder, segmenter=None, structures=WANTED, progress=None, store=None):
-    def write(name, content):
+def stored_in(folder):
+    def store(name, content):
         path = folder / name
         path.write_bytes(content)
         return path
 
+    return store
+
+
+def contour(paths, folder, segmenter=None, structures=WANTED, progress=None, store=None):
     return contour_series(
-        paths, segmenter or StubSegmenter(), IDENTITY, template_of(structures), [STRUCTURE_SET], store or write, progress
+        paths,
+        segmenter or StubSegmenter(),
+        IDENTITY,
+        template_of(structures),
+        [STRUCTURE_SET],
+        store or stored_in(folder),
+        progress,
     )
 
 
@@ -112,3 +125,70 @@ def test_structure_set_altered_on_its_way_to_disk_is_not_accepted(series, tmp_pa
 
     with pytest.raises(OutputRejected):
         contour(series, tmp_path, store=store)
+
+
+TEMPLATE = """
+name = "Site"
+
+[[structures]]
+organ = "Eye_L"
+name = "Auge li"
+
+[[structures]]
+name = "Eye_L_PRV5"
+margin = { of = "Auge li", mm = 5 }
+"""
+
+
+def test_a_sites_template_names_derives_and_orders_what_is_written(series, tmp_path):
+    file = tmp_path / "site.toml"
+    file.write_text(TEMPLATE)
+
+    done = contour_series(
+        series, StubSegmenter(), IDENTITY, load_template(file), [STRUCTURE_SET], stored_in(tmp_path)
+    )
+
+    dataset = dcmread(done.files[0].path)
+    assert [roi.ROIName for roi in dataset.StructureSetROISequence] == ["Auge li", "Eye_L_PRV5"]
+    eye, margin = done.files[0].summaries
+    assert margin.volume_cm3 > 1.5 * eye.volume_cm3
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_each_destination_gets_its_own_object_and_all_pass_their_check(series, tmp_path, profile):
+    wanted = [STRUCTURE_SET, WantedObject(ResultKind.STRUCTURE_SET, profile, ("tps",))]
+    wanted = list({each.file_name: each for each in wanted}.values())
+
+    done = contour_series(series, StubSegmenter(), IDENTITY, template_of(WANTED), wanted, stored_in(tmp_path))
+
+    uids = [dcmread(file.path).SOPInstanceUID for file in done.files]
+    assert uids == [file.sop_instance_uid for file in done.files]
+    assert len(set(uids)) == len(wanted)
+
+
+@pytest.mark.parametrize(("policy", "marked"), [("warn", True), ("send", False)])
+def test_what_is_doubtful_stands_in_the_description_of_series_and_structure(series, tmp_path, policy, marked):
+    uncertain = StubSegmenter(confidence={"Eye_L": 0.6})
+    done = contour_series(
+        series, uncertain, IDENTITY, template_of(WANTED), [STRUCTURE_SET], stored_in(tmp_path), policy=policy
+    )
+
+    dataset = dcmread(done.files[0].path)
+    assert ("CHECK" in dataset.SeriesDescription) is marked
+    concerned = {each.structure: each.text for each in done.findings if each.structure in done.masks}
+    assert concerned
+    for roi in dataset.StructureSetROISequence:
+        if roi.ROIName in concerned:
+            assert concerned[roi.ROIName] in roi.ROIDescription
+
+
+def test_a_segmentation_is_made_beside_the_structure_set(series, tmp_path):
+    wanted = [STRUCTURE_SET, WantedObject(ResultKind.SEGMENTATION, "", ("tps",))]
+
+    done = contour_series(series, StubSegmenter(), IDENTITY, template_of(WANTED), wanted, stored_in(tmp_path))
+
+    segmentation = dcmread(done.files[1].path)
+    assert segmentation.SOPClassUID == SegmentationStorage
+    assert {segment.SegmentLabel for segment in segmentation.SegmentSequence} == set(done.masks)
+    assert segmentation.SeriesInstanceUID != dcmread(done.files[0].path).SeriesInstanceUID
+    assert "objects" in done.stage_seconds
