@@ -1,8 +1,6 @@
 """A site's template: what it may say, what is refused and how, what becomes of masks, and what Eclipse exports."""
 
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from daemon.errors import ConfigError
 from daemon.structure_template import DEFAULT_TEMPLATE, InterpretedType, apply_template, left_out, template_of
 from daemon.template_checks import notes
 from daemon.template_file import load_template
+from model.derived import expand
 from model.geometry import Mask
 from model.structures import STRUCTURES, structure
 from tests.paths import REPOSITORY
@@ -244,33 +243,65 @@ def test_a_derived_structure_without_one_of_its_sources_is_left_out_and_that_is_
     ]
 
 
-def test_derived_structures_may_stand_before_what_they_are_derived_from(load, monkeypatch):
+def test_derived_structures_may_stand_before_what_they_are_derived_from(load):
     """By the site's names, and by TG-263 for organs that are not written themselves."""
-    calls = []
-
-    def expand(mask, grid, margin):
-        calls.append((mask, grid, margin))
-        return mask
-
-    monkeypatch.setitem(sys.modules, "model.derived", SimpleNamespace(expand=expand))
     masks = organ_masks(GRID)
     template = load(
         *("[[structures]]", 'name = "PRV"', 'margin = { of = "Myelon", mm = 5 }'),
         *organ("SpinalCord", 'name = "Myelon"'),
         *("[[structures]]", 'name = "PRV2"', 'margin = { of = "Brain", mm = { left = 2 } }'),
     )
-    prv, _, other = apply_template(template, masks, GRID)
-    assert calls == [
-        (masks["SpinalCord"], GRID, Margin.uniform(5)),
-        (masks["Brain"], GRID, Margin(left=2)),
-    ]
+    prv, cord, other = apply_template(template, masks, GRID)
     assert (prv.generation, other.generation) == ("Myelon + 5 mm", "Brain + 2 mm left")
+    np.testing.assert_array_equal(prv.mask.full(), expand(cord.mask, GRID, Margin.uniform(5)).full())
+    np.testing.assert_array_equal(other.mask.full(), expand(masks["Brain"], GRID, Margin(left=2)).full())
+    assert prv.mask.count > cord.mask.count
 
 
-def test_a_derived_structure_of_which_nothing_remains_is_left_out_and_that_is_said(load, monkeypatch):
-    nothing = Mask(np.zeros((0, 0, 0), dtype=bool), (0, 0, 0), GRID.shape)
-    fake = SimpleNamespace(intersection=lambda _: nothing)
-    monkeypatch.setitem(sys.modules, "model.derived", fake)
+@pytest.mark.parametrize(
+    ("key", "combine"),
+    [
+        ('union = ["Parotid_L", "Brain", "Lens_L"]', lambda left, brain, lens: left | brain | lens),
+        ('intersection = ["Big", "Parotid_L"]', lambda left, _brain, _lens: left),
+        (
+            'subtract = { from = "Big", what = ["Lens_L", "Brain"] }',
+            lambda left, brain, lens: left & ~lens & ~brain,
+        ),
+        ('crop = { of = "Big", away_from = ["Brain"] }', lambda left, brain, lens: (left | lens) & ~brain),
+    ],
+)
+def test_derived_structures_are_what_their_formula_says(load, key, combine):
+    """`Big` is derived itself: both the left parotid and the left lens."""
+    masks = organ_masks(GRID)
+    template = load(
+        *("[[structures]]", 'name = "X"', key),
+        *("[[structures]]", 'name = "Big"', 'union = ["Parotid_L", "Lens_L"]'),
+    )
+    made, _ = apply_template(template, masks, GRID)
+    left, brain, lens = (masks[name].full() for name in ("Parotid_L", "Brain", "Lens_L"))
+    np.testing.assert_array_equal(made.mask.full(), combine(left, brain, lens))
+
+
+@pytest.mark.parametrize("orientation", ["HFS", "HFP", "FFS"])
+def test_a_margin_towards_the_left_grows_to_the_patients_left(load, orientation):
+    """Larger x of LPS, whichever way the rows of the image run."""
+    template = load("[[structures]]", 'name = "X"', 'margin = { of = "Lens_L", mm = { left = 9 } }')
+    grid = make_grid(orientation)
+    masks = organ_masks(grid)
+    (grown,) = apply_template(template, masks, grid)
+    before, after = (x_range(mask, grid) for mask in (masks["Lens_L"], grown.mask))
+    assert after[0] == pytest.approx(before[0])
+    assert before[1] + 6 < after[1] <= before[1] + 9 + 1e-6
+
+
+def x_range(mask: Mask, grid) -> tuple[float, float]:
+    """Least and largest x of its voxels in LPS mm."""
+    slices, rows, columns = np.nonzero(mask.full())
+    x = grid.to_patient(int(slices[0]), np.stack([rows, columns], axis=1))[:, 0]
+    return x.min(), x.max()
+
+
+def test_a_derived_structure_of_which_nothing_remains_is_left_out_and_that_is_said(load):
     template = load("[[structures]]", 'name = "X"', 'intersection = ["Parotid_L", "Parotid_R"]')
     (roi,) = apply_template(template, organ_masks(GRID), GRID)
     assert list(left_out([roi])) == ["X (Parotid_L and Parotid_R) is left out: nothing remains of it"]
