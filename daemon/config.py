@@ -174,7 +174,7 @@ class Route(_Section):
     `template` names them in a file of their own instead, with site names, colours and derived structures.
     `doubtful` says what is done with results about which there is a doubt: "send" sends them whatever was found,
     as phantoms need it; "warn" marks those with a warning and holds those that contradict the image or anatomy;
-    "hold" holds both.
+    "hold" holds both. `qa_sheet` is drawn for every job and kept beside its results, for whoever must decide.
     """
 
     calling_ae_title: AETitleOrAny = ANY
@@ -183,6 +183,7 @@ class Route(_Section):
     structures: tuple[StructureName, ...] = ()
     template: Path | None = None
     doubtful: Literal["send", "warn", "hold"] = "warn"
+    qa_sheet: Literal["none", "png", "pdf"] = "png"
 
     @field_validator("template")
     @classmethod

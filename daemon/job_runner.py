@@ -179,7 +179,7 @@ class JobRunner:
                 raise _BrokenOff
 
         images = self._queue.images(job.id)
-        return contour_series(
+        done = contour_series(
             [self._spool.instance_path(image.job_id, image.sop_instance_uid) for image in images],
             self._segmenter,
             self._identity(job),
@@ -189,6 +189,11 @@ class JobRunner:
             progress,
             route.doubtful,
         )
+        if route.qa_sheet != "none":
+            progress("qa-sheet", 0.0)
+            sheet = done.contoured.qa_sheet
+            store(f"qa_sheet.{route.qa_sheet}", sheet.png if route.qa_sheet == "png" else sheet.pdf)
+        return done
 
     def _wanted(self, route: Route) -> list[WantedObject]:
         config = self._settings()

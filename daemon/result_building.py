@@ -3,12 +3,16 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from pydicom import Dataset
 
 from daemon.destination_profile import PROFILES
+from daemon.encapsulated_pdf import build_encapsulated_pdf
+from daemon.qa_sheet import QASheet, build_qa_sheet
 from daemon.result_objects import ResultKind, WantedObject
+from daemon.secondary_capture import build_secondary_capture, rgb_of_png
 from daemon.segmentation_object import build_segmentation
 from daemon.structure_set import ModelIdentity, ResultIdentity, build_structure_set, encode
 from daemon.structure_set_check import StructureSummary, check_structure_set
@@ -29,6 +33,10 @@ class Contoured:
     ----------
     rois
         Of the template, in its order, with nested contours.
+    identity
+        The job's; each object has its own, see `WantedObject.identity`.
+    usual_cm3
+        Usual volumes, (low, high) by TG-263 name; None where the bundle knows none.
     warning
         For the Series Description; empty where there is nothing to warn of.
     """
@@ -38,7 +46,23 @@ class Contoured:
     findings: Sequence[Finding]
     remarks: Sequence[str]
     model: ModelIdentity
+    identity: ResultIdentity
+    usual_cm3: Mapping[str, tuple[float, float]] | None = None
     warning: str = ""
+
+    @cached_property
+    def qa_sheet(self) -> QASheet:
+        """Drawn once, however many objects show it; it names the patient, in whose study it stays."""
+        masks = {roi.organ: roi.mask for roi in self.rois if roi.organ}
+        return build_qa_sheet(
+            self.volume,
+            masks,
+            self.identity,
+            self.model,
+            identify=True,
+            ranges=self.usual_cm3,
+            findings=self.findings,
+        )
 
 
 @dataclass(frozen=True)
@@ -61,7 +85,6 @@ class StoredFile:
 def build(
     wanted: WantedObject,
     contoured: Contoured,
-    job: ResultIdentity,
     store: Store,
     enter: Callable[[str, float], None],
 ) -> StoredFile:
@@ -77,11 +100,11 @@ def build(
     OutputRejected
         What lies on disk is not what was made; it must not be sent.
     """
-    identity = wanted.identity(job)
+    identity = wanted.identity(contoured.identity)
     is_structure_set = wanted.kind is ResultKind.STRUCTURE_SET
     enter("structure-set" if is_structure_set else "objects", 0.0)
     rois = _for_profile(wanted, contoured.rois)
-    content = encode(_BUILDERS[wanted.kind](wanted, replace(contoured, rois=rois), identity))
+    content = encode(_BUILDERS[wanted.kind](wanted, contoured, rois, identity))
     if is_structure_set:
         enter("write", 0.0)
     path = store(wanted.file_name, content)
@@ -101,10 +124,12 @@ def _for_profile(wanted: WantedObject, rois: Sequence[ROI]) -> list[ROI]:
     return [replace(roi, contours=with_holes(roi.contours, profile.holes.value)) for roi in rois]
 
 
-def _structure_set(wanted: WantedObject, contoured: Contoured, identity: ResultIdentity) -> Dataset:
+def _structure_set(
+    wanted: WantedObject, contoured: Contoured, rois: Sequence[ROI], identity: ResultIdentity
+) -> Dataset:
     return build_structure_set(
         contoured.volume,
-        contoured.rois,
+        rois,
         identity,
         contoured.model,
         contoured.remarks,
@@ -113,12 +138,32 @@ def _structure_set(wanted: WantedObject, contoured: Contoured, identity: ResultI
     )
 
 
-def _segmentation(_wanted: WantedObject, contoured: Contoured, identity: ResultIdentity) -> Dataset:
-    masks = {roi.organ: roi.mask for roi in contoured.rois if roi.organ and roi.is_found}
+def _segmentation(
+    _wanted: WantedObject, contoured: Contoured, rois: Sequence[ROI], identity: ResultIdentity
+) -> Dataset:
+    masks = {roi.organ: roi.mask for roi in rois if roi.organ and roi.is_found}
     return build_segmentation(contoured.volume, masks, identity, contoured.model)
 
 
-_BUILDERS: Mapping[ResultKind, Callable[[WantedObject, Contoured, ResultIdentity], Dataset]] = {
+def _secondary_capture(
+    _wanted: WantedObject, contoured: Contoured, _rois: Sequence[ROI], identity: ResultIdentity
+) -> Dataset:
+    rgb = rgb_of_png(contoured.qa_sheet.png)
+    return build_secondary_capture(rgb, contoured.volume, identity, contoured.model, identifies=True)
+
+
+def _pdf(
+    _wanted: WantedObject, contoured: Contoured, _rois: Sequence[ROI], identity: ResultIdentity
+) -> Dataset:
+    pdf = contoured.qa_sheet.pdf
+    return build_encapsulated_pdf(pdf, contoured.volume, identity, contoured.model, identifies=True)
+
+
+_BUILDERS: Mapping[
+    ResultKind, Callable[[WantedObject, Contoured, Sequence[ROI], ResultIdentity], Dataset]
+] = {
     ResultKind.STRUCTURE_SET: _structure_set,
     ResultKind.SEGMENTATION: _segmentation,
+    ResultKind.SECONDARY_CAPTURE: _secondary_capture,
+    ResultKind.PDF: _pdf,
 }

@@ -96,6 +96,8 @@ class ContouredSeries:
         Sentences about the series and how it was segmented.
     stage_seconds
         Duration of each stage, in the order of `STAGES`.
+    contoured
+        What the objects were made from; has the QA sheet.
     """
 
     files: tuple[StoredFile, ...]
@@ -106,6 +108,7 @@ class ContouredSeries:
     remarks: tuple[str, ...]
     stage_seconds: Mapping[str, float]
     model: ModelIdentity
+    contoured: Contoured
 
 
 def contour_series(
@@ -162,9 +165,11 @@ def contour_series(
         findings,
         (*volume.remarks, *found.remarks, *_never_learned(organs, weights), *left_out(rois)),
         ModelIdentity(weights.name, weights.version, weights.digest),
+        identity,
+        _usual_cm3(weights.reference_ranges, organs),
         warning(findings, policy),
     )
-    files = tuple(build(each, contoured, identity, store, enter) for each in wanted)
+    files = tuple(build(each, contoured, store, enter) for each in wanted)
     enter("check", 1.0)
     return ContouredSeries(
         files,
@@ -175,7 +180,17 @@ def contour_series(
         tuple(contoured.remarks),
         enter.seconds(),
         contoured.model,
+        contoured,
     )
+
+
+def _usual_cm3(
+    ranges: ReferenceRanges | None, organs: Sequence[str]
+) -> Mapping[str, tuple[float, float]] | None:
+    if ranges is None:
+        return None
+    usual = {name: ranges.volume_cm3.get(name) for name in organs}
+    return {name: (found.low, found.high) for name, found in usual.items() if found}
 
 
 def _about(roi: ROI, findings: Sequence[Finding]) -> str:

@@ -39,8 +39,10 @@ def test_a_warning_names_each_structure_once():
 
 def test_a_phantom_is_held_until_somebody_releases_it(tmp_path):
     with ReceivingPeer() as tps:
-        workplace = Workplace(tmp_path, ports={"tps": tps.port}, doubtful="warn")
+        workplace = Workplace(tmp_path, ports={"tps": tps.port}, doubtful="warn", qa_sheet="png")
         job = workplace.segmented()
+
+        assert workplace.spool.result_path(job, "qa_sheet.png").read_bytes().startswith(b"\x89PNG")
 
         assert workplace.job(job).state is JobState.HELD
         assert workplace.job(job).reason

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 import numpy as np
 import pytest
 from pydicom import dcmread
-from pydicom.uid import SegmentationStorage
+from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage, SegmentationStorage
 
 from daemon.destination_profile import PROFILES
 from daemon.errors import OutputRejected
@@ -192,3 +192,21 @@ def test_a_segmentation_is_made_beside_the_structure_set(series, tmp_path):
     assert {segment.SegmentLabel for segment in segmentation.SegmentSequence} == set(done.masks)
     assert segmentation.SeriesInstanceUID != dcmread(done.files[0].path).SeriesInstanceUID
     assert "objects" in done.stage_seconds
+
+
+@pytest.mark.parametrize(
+    ("kind", "sop_class"),
+    [
+        (ResultKind.SECONDARY_CAPTURE, SecondaryCaptureImageStorage),
+        (ResultKind.PDF, EncapsulatedPDFStorage),
+    ],
+)
+def test_the_qa_sheet_is_made_for_destinations_that_want_it(series, tmp_path, kind, sop_class):
+    wanted = [STRUCTURE_SET, WantedObject(kind, "", ("tps",))]
+
+    done = contour_series(series, StubSegmenter(), IDENTITY, template_of(WANTED), wanted, stored_in(tmp_path))
+
+    sheet, structure_set = dcmread(done.files[1].path), dcmread(done.files[0].path)
+    assert (sheet.SOPClassUID, sheet.BurnedInAnnotation) == (sop_class, "YES")
+    assert sheet.StudyInstanceUID == structure_set.StudyInstanceUID
+    assert sheet.SOPInstanceUID == done.files[1].sop_instance_uid

@@ -40,6 +40,7 @@ host = "127.0.0.1"
 port = {destination}
 [[routes]]
 doubtful = "send"
+qa_sheet = "none"
 destinations = ["TPS"]
 """
 

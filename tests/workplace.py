@@ -72,6 +72,7 @@ class Workplace:
     routed: Sequence[str] | None = None
     objects: Sequence[str] = ("rtstruct",)
     doubtful: str = "send"  # the phantom is no patient
+    qa_sheet: str = "none"
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
@@ -99,6 +100,7 @@ class Workplace:
                     "destinations": list(self.routed or self.ports),
                     "structures": list(self.structures),
                     "doubtful": self.doubtful,
+                    "qa_sheet": self.qa_sheet,
                 }
             ],
         )

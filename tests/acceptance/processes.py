@@ -41,6 +41,7 @@ ae_title = "*"
 {destinations}
 [[routes]]
 doubtful = "send"
+qa_sheet = "none"
 destinations = {names}
 structures = ["Brain", "Bone_Mandible", "Parotid_L", "Parotid_R"]
 """
