@@ -55,7 +55,10 @@ def draw_everything(judged: Sequence[Judged], out: Path) -> dict[str, str]:
             continue
         boxes[group] = f"accuracy-{group}.png"
         scores = [each.score for each in of_group]
-        draw_boxes(scores, human if group in HUMAN_GROUPS else {}, out / boxes[group], f"{group}: the model")
+        title = f"{group}: the model, every case a point"
+        if group in HUMAN_GROUPS:
+            title += "; lines: a second observer, with ±5 %"
+        draw_boxes(scores, human if group in HUMAN_GROUPS else {}, out / boxes[group], title)
         for organ in dict.fromkeys(score.organ for score in scores):
             panels = worst_and_median([each for each in of_group if each.score.organ == organ])
             draw_cases(panels, pictures / f"{group}-{organ}.png")

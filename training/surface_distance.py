@@ -14,7 +14,7 @@ from scipy.spatial import KDTree
 
 from training.surface import corner_codes, on_surface, surface_sizes
 
-REACH = 4
+REACH = 6
 """Neighbourhoods are looked through as far as this many times the smallest spacing."""
 
 
