@@ -17,8 +17,10 @@ from daemon.destination_profile import PROFILES, HoleStyle, Profile
 from daemon.structure_set import build_structure_set, encode
 from daemon.structure_set_check import check_structure_set
 from daemon.structure_template import ROI, Template, apply_template, organ_line
-from model import contours as tracing
+from model.contours import Contour, trace
 from model.ct import CTVolume, read_series
+from model.geometry import SliceGrid
+from model.holes import with_holes
 from model.structures import structure
 from tests.peers import orthanc
 from tests.phantom import make_grid, write_series
@@ -56,7 +58,7 @@ def written(request, series, tmp_path_factory):
     rois = [
         replace(
             roi,
-            contours=traced(roi, profile),
+            contours=traced(roi, profile, volume.grid),
             remark="smaller than any seen" if roi.organ == "Lens_L" else "",
         )
         for roi in apply_template(TEMPLATE, organ_masks(volume.grid), volume.grid)
@@ -68,13 +70,8 @@ def written(request, series, tmp_path_factory):
     return Written(folder, path, volume, rois, profile)
 
 
-def traced(roi: ROI, profile: Profile) -> list[tracing.Contour]:
-    nested = tracing.trace(roi.mask)
-    if profile.holes is HoleStyle.NESTED:
-        return nested
-    if not hasattr(tracing, "with_holes"):
-        pytest.skip("there is no way yet to write holes as keyholes")
-    return list(tracing.with_holes(nested, profile.holes))
+def traced(roi: ROI, profile: Profile, grid: SliceGrid) -> list[Contour]:
+    return with_holes(trace(roi.mask, grid.pixel_spacing_mm), profile.holes.value)
 
 
 def needs(program: str) -> str:
