@@ -1,5 +1,6 @@
 """Masks to closed planar contours and back, inverse to each other voxel by voxel."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -78,8 +79,8 @@ def _outlines(mask: Mask) -> Iterator[tuple[int, NDArray[np.float64]]]:
             yield first_slice + index, line[:-1, ::-1] + origin  # (x, y) to (row, column)
 
 
-def fill(contours: Iterable[Contour], shape: tuple[int, int, int]) -> Mask:
-    """Mask of the voxels whose centres lie inside an odd number of a slice's contours.
+def fill(contours: Iterable[Contour], shape: tuple[int, int, int], rule: str = "xor") -> Mask:
+    """Mask of the voxels whose centres lie inside contours, as readers of structure sets see it.
 
     Parts outside the volume are cut off.
 
@@ -89,11 +90,14 @@ def fill(contours: Iterable[Contour], shape: tuple[int, int, int]) -> Mask:
         In any order.
     shape
         (slices, rows, columns) of the volume.
+    rule
+        `xor`: inside is inside an odd number of a slice's contours (PS3.3 C.8.8.6.3), so that holes may be nested.
+        `union`: inside is inside any contour; one that passes a place twice, as a keyhole does, is outside there.
 
     Raises
     ------
     ValueError
-        A contour on a slice that the volume does not have, or with fewer than 3 finite points.
+        Another rule; a contour on a slice that the volume does not have, or with fewer than 3 finite points.
     """
     listed = list(contours)
     for contour in listed:
@@ -103,7 +107,31 @@ def fill(contours: Iterable[Contour], shape: tuple[int, int, int]) -> Mask:
                 f"contour of {len(contour.points)} points on slice {contour.slice_index}; "
                 f"needed are 3 finite points at least, on slices 0 to {shape[0] - 1}"
             )
-    crossings = _crossings(listed, shape)
+    if rule == "xor":
+        return _odd(listed, shape)
+    if rule != "union":
+        raise ValueError(f"{rule!r} is no rule for filling contours; there are xor and union")
+    inside = np.zeros(shape, dtype=bool)
+    for layer in _layers(listed):
+        inside |= _odd(layer, shape).full()
+    return Mask.from_full(inside)
+
+
+def _layers(contours: Sequence[Contour]) -> list[list[Contour]]:
+    """The contours in as few portions as there are contours on one slice, each slice at most once in each."""
+    layers: list[list[Contour]] = []
+    seen: Counter[int] = Counter()
+    for contour in contours:
+        if seen[contour.slice_index] == len(layers):
+            layers.append([])
+        layers[seen[contour.slice_index]].append(contour)
+        seen[contour.slice_index] += 1
+    return layers
+
+
+def _odd(contours: Sequence[Contour], shape: tuple[int, int, int]) -> Mask:
+    """Mask of the voxels inside an odd number of contours."""
+    crossings = _crossings(contours, shape)
     if not len(crossings):
         return Mask.from_full(np.zeros(shape, dtype=bool))
     corner = crossings.min(axis=0)
@@ -123,12 +151,13 @@ def _crossings(contours: Sequence[Contour], shape: tuple[int, int, int]) -> NDAr
         return np.zeros((0, 3), dtype=np.int64)
     starts = np.concatenate([c.points for c in contours])
     ends = np.concatenate([np.roll(c.points, -1, axis=0) for c in contours])
+    # Upper end first, so that both sides of a channel without width cross at the very same place.
+    is_upward = (starts[:, 0] > ends[:, 0])[:, None]
+    starts, ends = np.where(is_upward, ends, starts), np.where(is_upward, starts, ends)
     slices = np.repeat([c.slice_index for c in contours], [len(c.points) for c in contours])
-    low = np.minimum(starts[:, 0], ends[:, 0])
-    high = np.maximum(starts[:, 0], ends[:, 0])
     # Half open: a vertex exactly on a row belongs to one of its two edges only.
-    first = np.clip(np.ceil(low), 0, shape[1]).astype(np.int64)
-    stop = np.clip(np.ceil(high), 0, shape[1]).astype(np.int64)
+    first = np.clip(np.ceil(starts[:, 0]), 0, shape[1]).astype(np.int64)
+    stop = np.clip(np.ceil(ends[:, 0]), 0, shape[1]).astype(np.int64)
     counts = stop - first
     edge = np.repeat(np.arange(len(starts)), counts)
     within = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts)
