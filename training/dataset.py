@@ -65,9 +65,14 @@ def bits(organs: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.uint32]:
 PACK_LIMIT_BYTES = 60_000_000
 
 
+def image_bytes(case: Case) -> int:
+    """About what an image takes: CT noise compresses to about half."""
+    return case.image.nbytes * 6 // 10
+
+
 def packed_bytes(case: Case) -> int:
-    """About what a case takes: CT noise compresses to about half, bits to almost nothing."""
-    return case.image.nbytes * 6 // 10 + case.labels.nbytes // 40
+    """About what a case takes; its organ bits compress to almost nothing."""
+    return image_bytes(case) + case.labels.nbytes // 40
 
 
 class PackWriter:
@@ -85,9 +90,10 @@ class PackWriter:
 
     def add(self, case: Case) -> None:
         """Append a case; writes the pack before it if there is no room in it."""
-        if self._about and self._bytes + packed_bytes(case) > PACK_LIMIT_BYTES:
-            self._write()
         self._bytes += packed_bytes(case)
+        if self._about and self._bytes > PACK_LIMIT_BYTES:
+            self._write()
+            self._bytes = image_bytes(case)
         index = len(self._about)
         self._arrays[f"image{index}"], self._arrays[f"labels{index}"] = case.image, case.labels
         self._about.append(
