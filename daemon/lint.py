@@ -81,6 +81,7 @@ def lint(dataset: Dataset, ct: CTImages | None = None, profile: Profile | None =
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's remarks on values are findings here
+        undecoded = list(lint_values.check_undecoded(dataset))
         structures = view(dataset)
         checks: list[Callable[[StructureSetView], Iterator[Finding]]] = list(_ALONE)
         checks += [_given(check, ct) for check in lint_places.CHECKS]
@@ -89,7 +90,7 @@ def lint(dataset: Dataset, ct: CTImages | None = None, profile: Profile | None =
         if profile is not None:
             checks += [_given(check, profile) for check in lint_profile.CHECKS]
         found = [finding for check in checks for finding in _applied(check, structures)]
-    return _worst_first(found)
+    return _worst_first([*undecoded, *found])
 
 
 def lint_file(path: Path, ct: CTImages | None = None, profile: Profile | None = None) -> list[Finding]:
@@ -104,16 +105,14 @@ def lint_file(path: Path, ct: CTImages | None = None, profile: Profile | None = 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = dcmread(path, force=True)
-            behind = list(lint_modules.bytes_behind(dataset, path.stat().st_size))
-            is_structure_set = text(dataset, "Modality") == "RTSTRUCT" or bool(
-                items(dataset, "StructureSetROISequence")
-            )
-    except (InvalidDicomError, EOFError, OSError, *UNREADABLE) as failure:
+        behind = list(lint_modules.bytes_behind(dataset, path.stat().st_size))
+    except (InvalidDicomError, OSError, *UNREADABLE) as failure:
         raise NotReadable(f"{path} cannot be read as DICOM: {failure}") from failure
-    if not is_structure_set:
-        what = text(dataset, "Modality") or "no DICOM object"
-        raise NotReadable(f"{path} is no RT Structure Set but {what}")
-    return _worst_first([*behind, *lint(dataset, ct, profile)])
+    found = lint(dataset, ct, profile)
+    modality = text(dataset, "Modality")
+    if modality != "RTSTRUCT" and not items(dataset, "StructureSetROISequence"):
+        raise NotReadable(f"{path} is no RT Structure Set but {modality or 'no DICOM object'}")
+    return _worst_first([*behind, *found])
 
 
 def _given(
@@ -131,7 +130,7 @@ def _applied(
 ) -> Iterator[Finding]:
     try:
         yield from check(structures)
-    except (EOFError, RecursionError, *UNREADABLE) as failure:
+    except (RecursionError, *UNREADABLE) as failure:
         words = check.__name__.removeprefix("check_").replace("_", " ")
         yield NOT_CHECKED.at("", f"the rules about {words} could not be applied: {failure}")
 

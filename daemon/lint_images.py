@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import CTImageStorage
+from pydicom.valuerep import DSfloat
 
 from daemon.lint_view import UNREADABLE, text
+from model.ct import CTVolume
 
 PATIENT = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
 STUDY = ("StudyID", "StudyDate", "StudyTime", "AccessionNumber")
@@ -99,6 +101,29 @@ class CTImages:
         return found
 
 
+def images_of(volume: CTVolume) -> CTImages:
+    """Return a volume's slices as images that structure sets can be held against."""
+    grid, headers = volume.grid, []
+    for uid, position in zip(volume.sop_instance_uids, grid.positions_mm, strict=True):
+        header = Dataset()
+        for keyword in _HEADER:
+            if keyword in volume.header:
+                setattr(header, keyword, volume.header[keyword].value)
+        header.SOPInstanceUID = uid
+        header.ImagePositionPatient = [_decimal(value) for value in position]
+        header.ImageOrientationPatient = [
+            _decimal(value) for value in (*grid.row_direction, *grid.column_direction)
+        ]
+        header.PixelSpacing = [_decimal(value) for value in grid.pixel_spacing_mm]
+        header.Rows, header.Columns = grid.rows, grid.columns
+        headers.append(header)
+    return CTImages(tuple(headers))
+
+
+def _decimal(value: float) -> DSfloat:
+    return DSfloat(float(value), auto_format=True)
+
+
 def read_images(folder: Path) -> CTImages:
     """Read the headers of every CT image under a folder; whatever else is there is passed over.
 
@@ -108,7 +133,7 @@ def read_images(folder: Path) -> CTImages:
     for path in sorted(each for each in folder.rglob("*") if each.is_file()):
         try:
             header = dcmread(path, stop_before_pixels=True, specific_tags=list(_HEADER))
-        except (InvalidDicomError, OSError, EOFError, *UNREADABLE):
+        except (InvalidDicomError, OSError, *UNREADABLE):
             continue
         if text(header, "SOPClassUID") == CTImageStorage:
             headers.append(header)

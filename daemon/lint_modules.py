@@ -104,12 +104,6 @@ ORDER = error(
     "Write the data set alone, in the order of its tags.",
     "PS3.5 7.1; InnerEye-DICOM-RT #6",
 )
-CUT = error(
-    "value-cut-short",
-    "the file ends inside a value",
-    "Send or copy the file again.",
-    "PS3.5 7.1.1",
-)
 BEHIND = error(
     "bytes-behind-data-set",
     "the file goes on after the last element",
@@ -134,7 +128,6 @@ RULES = (
     SYNTAX,
     DEFLATED,
     ORDER,
-    CUT,
     BEHIND,
 )
 
@@ -248,17 +241,12 @@ def _syntax(syntax: UID) -> Iterator[Finding]:
 
 
 def check_order(view: StructureSetView) -> Iterator[Finding]:
-    """Top-level elements ascend, belong into a data set, and are whole."""
+    """Top-level elements ascend and belong into a data set."""
     highest = 0
     for tag in view.dataset.keys():  # noqa: SIM118 -- iterating a data set itself decodes every value
-        element = view.dataset.get_item(tag)
         if tag < highest or tag.group < 0x0008 or tag.group == 0xFFFE:
             yield ORDER.at(str(tag), f"{tag} stands behind ({highest >> 16:04X},{highest & 0xFFFF:04X})")
         highest = max(highest, int(tag))
-        if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
-            missing = element.length - len(element.value)
-            if 0 < missing < 0xFFFF0000:
-                yield CUT.at(str(tag), f"{missing} of {element.length} bytes are missing")
 
 
 def bytes_behind(dataset: Dataset, size_bytes: int) -> Iterator[Finding]:

@@ -52,6 +52,12 @@ CONTROL = warning(
     "Remove them: line breaks and tabs in names end lines in logs and lists.",
     "PS3.5 6.1.3",
 )
+CUT = error(
+    "value-cut-short",
+    "the file ends inside a value",
+    "Send or copy the file again.",
+    "PS3.5 7.1.1",
+)
 NOT_ITEMS = error(
     "sequence-undecodable",
     "a sequence cannot be read as items",
@@ -85,6 +91,7 @@ RULES = (
     CHARACTERS,
     UNKNOWN_SET,
     CONTROL,
+    CUT,
     NOT_ITEMS,
     PRIVATE,
     NO_CREATOR,
@@ -106,6 +113,8 @@ _PATTERNS = {
 }
 _CHECKED = frozenset({*_LONGEST, *_TEXT, *_PATTERNS, "DA"})
 _CONTROLS = re.compile(r"[\x00-\x1a\x1c-\x1f\x7f-\x9f]")
+_ITEM_TAGS = frozenset({b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"})
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 _CONTOUR_DATA = Tag("ContourData")
 
 
@@ -120,6 +129,20 @@ def check_values(view: StructureSetView) -> Iterator[Finding]:
     unknown = [term for term in terms if term and term not in python_encoding]
     if unknown:
         yield UNKNOWN_SET.at("SpecificCharacterSet", f"the character set {unknown[0]!r} is not defined")
+
+
+def check_undecoded(dataset: Dataset) -> Iterator[Finding]:
+    """Top-level values are whole, and sequences begin with an item; call it before anything is decoded."""
+    for tag in list(dataset.keys()):
+        element = dataset.get_item(tag)
+        if not isinstance(element, RawDataElement) or not isinstance(element.value, bytes):
+            continue
+        keyword, vr = _definition(tag)
+        missing = element.length - len(element.value)
+        if 0 < missing < _UNDEFINED_LENGTH:
+            yield CUT.at(keyword or str(tag), f"{missing} of {element.length} bytes are missing")
+        if "SQ" in {vr, element.VR} and element.value and element.value[:4] not in _ITEM_TAGS:
+            yield NOT_ITEMS.at(keyword or str(tag), "it does not begin with an item")
 
 
 def _has_set(dataset: Dataset) -> bool:
@@ -155,7 +178,7 @@ def _values(dataset: Dataset, where: str, sets: tuple[str, ...]) -> Iterator[Fin
 def _items(dataset: Dataset, tag: BaseTag, path: str, sets: tuple[str, ...]) -> Iterator[Finding]:
     try:
         found = list(dataset[tag].value or ())
-    except (EOFError, *UNREADABLE) as failure:
+    except UNREADABLE as failure:
         yield NOT_ITEMS.at(path, f"it cannot be read as items: {failure}")
         return
     for number, item in enumerate(found, start=1):

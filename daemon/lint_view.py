@@ -1,5 +1,6 @@
 """A structure set as the rules see it: ROIs with their contours as arrays, whatever is wrong with the file."""
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,16 @@ from pydicom import Dataset
 from daemon.lint_coordinates import Coordinates, coordinates_of
 from daemon.lint_stack import Stack
 
-UNREADABLE = (AttributeError, IndexError, KeyError, NotImplementedError, OverflowError, TypeError, ValueError)
+UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 """What pydicom raises for values that are not what their VR says."""
 
 
