@@ -19,7 +19,7 @@ from daemon.structure_set_check import StructureSummary, check_structure_set
 from daemon.structure_template import ROI
 from model.ct import CTVolume
 from model.findings import Finding
-from model.holes import with_holes
+from model.keyhole import with_holes
 
 Store = Callable[[str, bytes], Path]
 """Stores a Part 10 file under a name and returns its path."""
