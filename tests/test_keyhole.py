@@ -120,8 +120,9 @@ def test_plastimatch_gets_the_mask_back(style, tmp_path):
     if shutil.which("plastimatch") is None:
         pytest.skip("needs plastimatch on PATH")
     grid = make_grid(offsets_mm=np.arange(12) * 2.5, size=(90, 90), pixel_spacing_mm=PIXEL_MM)
-    volume = read_series(write_series(tmp_path / "ct", grid=grid))
-    masks = {"Brain": Mask.from_full(rings(slices=12))}
+    full = rings(slices=12)
+    volume = read_series(write_series(tmp_path / "ct", np.where(full, 40, -1000), grid))
+    masks = {"Brain": Mask.from_full(full)}
     (roi,) = apply_template(template_of(["Brain"]), masks, volume.grid)
     contours = with_holes(trace(roi.mask, PIXEL_MM), style)
     path = tmp_path / "rtstruct.dcm"
