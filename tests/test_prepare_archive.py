@@ -1,5 +1,6 @@
 """Clinical archives: every contour on its own CT, every patient in one split, every loss with its reason."""
 
+import io
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -434,6 +435,30 @@ def test_patients_in_one_folder_are_told_apart_and_each_is_in_one_split(tmp_path
     assert not train & held
     assert reasons(report) == ""
     assert (tmp_path / "packs/archive-report.csv").read_text().count('packed,"contoured: SpinalCord;') == 4
+
+
+def test_one_patient_under_two_ids_is_pointed_out(tmp_path: Path) -> None:
+    """Two ids in one frame of reference may be one patient in both splits."""
+    linked(tmp_path / "CT")
+    write_series(tmp_path / "again", SeriesInstanceUID="1.2.3.4", PatientID="PSEUDONYM")
+
+    _, report = packed(tmp_path)
+
+    assert "2 Patient IDs share it" in reasons(report, Outcome.REMARK)
+
+
+def test_the_terminal_says_once_what_happened_to_many() -> None:
+    """A name that no table holds is one row, with the number of cases that have it."""
+    report = Report()
+    for number in range(300):
+        report.left_out(f"CT-{number}", "not in the table of names", "ROI 'Boost'")
+    console = Console(record=True, width=120, file=io.StringIO())
+
+    report.show(console)
+
+    text = console.export_text()
+    assert text.count("Boost") == 1
+    assert "300 ×" in text
 
 
 def test_a_share_keeps_each_patient_where_he_is() -> None:

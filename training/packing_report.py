@@ -20,6 +20,7 @@ class Outcome(StrEnum):
     PACKED = "packed"
     LEFT_OUT = "left out"
     REMARK = "remark"
+    ORIGIN = "comes from"
 
 
 class OrganState(StrEnum):
@@ -71,6 +72,10 @@ class Report:
         """Something was used that a person may want to look at."""
         self.lines.append(Line(subject, part, Outcome.REMARK, reason))
 
+    def origin(self, subject: str, place: str) -> None:
+        """Where a case under a made-up name comes from; in the file only."""
+        self.lines.append(Line(subject, "", Outcome.ORIGIN, place))
+
     def count(self, outcome: Outcome) -> int:
         """How many lines have this outcome."""
         return sum(line.outcome is outcome for line in self.lines)
@@ -78,15 +83,21 @@ class Report:
     def show(self, console: Console) -> None:
         """Print what was left out or is remarkable, and how many cases say what of each organ."""
         table = Table("what", "part", "", "reason", title=f"{self.count(Outcome.PACKED)} cases packed")
-        for line in self.lines:
-            if line.outcome is not Outcome.PACKED:
-                table.add_row(
-                    *(escape(word) for word in (line.subject, line.part, line.outcome, line.reason))
-                )
+        for (part, outcome, reason), subjects in self._alike().items():
+            subject = subjects[0] if len(subjects) == 1 else f"{len(subjects)} ×"
+            table.add_row(*(escape(word) for word in (subject, part, outcome, reason)))
         if table.row_count:
             console.print(table)
         if self.states:
             console.print(self._organ_table())
+
+    def _alike(self) -> dict[tuple[str, Outcome, str], list[str]]:
+        """What was left out or is remarkable: the same thing once, with all that it happened to."""
+        alike: dict[tuple[str, Outcome, str], list[str]] = {}
+        for line in self.lines:
+            if line.outcome in {Outcome.LEFT_OUT, Outcome.REMARK}:
+                alike.setdefault((line.part, line.outcome, line.reason), []).append(line.subject)
+        return alike
 
     def _organ_table(self) -> Table:
         table = Table(

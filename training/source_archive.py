@@ -46,6 +46,7 @@ def archive_cases(root: Path, choices: Choices, report: Report) -> Iterator[Prep
     """
     index = index_archive(root, report, Console(stderr=True))
     choices.require_known(index.patients, report)
+    _remark_on_shared_frames(index, report)
     drawn_on = _match_all(index, report)
     for uid, headers in sorted(index.series.items(), key=lambda item: item[1][0].path):
         subject = f"{case_name(uid)} ({index.name(headers[0].path.parent)})"
@@ -56,6 +57,20 @@ def archive_cases(root: Path, choices: Choices, report: Report) -> Iterator[Prep
         case = _case(uid, chosen, choices.absent.get(patient, frozenset()), choices.names, index, report)
         if case is not None:
             yield choices.split(patient), case
+
+
+def _remark_on_shared_frames(index: ArchiveIndex, report: Report) -> None:
+    """One patient under two ids could be in both splits; a Frame of Reference is of one patient."""
+    ids: dict[str, set[str]] = {}
+    for headers in index.series.values():
+        for header in headers:
+            ids.setdefault(header.frame_of_reference_uid, set()).add(header.patient.id)
+    for frame, patients in ids.items():
+        if frame and len(patients) > 1:
+            report.remark(
+                f"Frame of Reference {frame}",
+                f"{len(patients)} Patient IDs share it: if they are one patient, list all of them for one split",
+            )
 
 
 def case_name(series_instance_uid: str) -> str:
@@ -127,10 +142,7 @@ def _case(
         return None
     for remark in volume.remarks:
         report.remark(name, remark)
-    report.remark(
-        name,
-        f"is {index.name(index.series[uid][0].path.parent)}, contours of {index.name(chosen.header.path)}",
-    )
+    report.origin(name, f"{index.name(index.series[uid][0].path.parent)}, {index.name(chosen.header.path)}")
     masks = _organ_masks(name, chosen.structure_set, volume, absent, names, report)
     if not masks and not absent:
         report.left_out(name, "no organ could be used")
