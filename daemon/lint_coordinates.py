@@ -1,5 +1,6 @@
 """Contour Data (3006,0050) of anybody's structure set: its numbers, and what is wrong with them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ MAX_DECIMAL_STRING = 16
 """Characters of one value of VR DS (PS3.5 6.2)."""
 
 _CONTOUR_DATA = Tag("ContourData")
+_FRACTIONS = re.compile(rb"\.([0-9]+)")
 _DECIMAL_CHARACTERS = b"0123456789+-.eE \\"
 
 
@@ -49,8 +51,7 @@ class Coordinates:
     @cached_property
     def decimals(self) -> int:
         """Most digits after a decimal point."""
-        fractions = (each.lower().partition(b"e")[0].partition(b".")[2] for each in self.encoded.split(b"\\"))
-        return max(len(each.strip()) for each in fractions)
+        return max(map(len, _FRACTIONS.findall(self.encoded)), default=0)
 
 
 def coordinates_of(contour: Dataset) -> Coordinates:
