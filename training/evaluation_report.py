@@ -48,6 +48,8 @@ def draw_everything(judged: Sequence[Judged], out: Path) -> dict[str, str]:
     human = read_baseline()
     pictures = out / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
+    for of_an_earlier_run in pictures.glob("*.png"):
+        of_an_earlier_run.unlink()
     boxes = {}
     for group in dict.fromkeys(each.score.group for each in judged):
         of_group = [each for each in judged if each.score.group == group and each.picture]

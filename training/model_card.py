@@ -132,9 +132,9 @@ def model_card(
         "",
         "## What it was trained on",
         "",
-        *(f"- {line}" for line in details["training_data"]),
+        *_said(details, "training_data"),
         "",
-        f"Training: {details['training']}.",
+        f"Training: {details.get('training', 'not said')}.",
         "",
         "## What was measured",
         "",
@@ -151,11 +151,16 @@ def model_card(
         "",
         "## Limits",
         "",
-        *(f"- {line}" for line in details["limits"]),
+        *_said(details, "limits"),
         "",
         "## Licence and attribution",
         "",
-        *(f"- {line}" for line in details["attribution"]),
+        *_said(details, "attribution"),
         "",
     ]
     return "\n".join(lines)
+
+
+def _said(details: Mapping[str, Any], key: str) -> list[str]:
+    """What the bundle's author says, a line each."""
+    return [f"- {line}" for line in details.get(key, ["not said by the bundle's author"])]
