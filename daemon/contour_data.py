@@ -14,21 +14,45 @@ MAX_VALUE_BYTES = 65534
 Our files are implicit VR, but a peer that converts them would write a longer value as UN: a lost contour.
 """
 
-ROUNDING_MM = 0.005
-"""Coordinates are written to 0.01 mm, as planning systems do, so each may be off by half of that."""
+DECIMALS = 2
+"""Coordinates are written to 0.01 mm, as planning systems do."""
+
+ROUNDING_MM = 0.5 * 10**-DECIMALS
+"""How far each may be off by that."""
+
+MAX_DECIMALS = 6
+"""Oncentra and IHE-RO's reference write so many; none needs more."""
 
 _DECIMAL_STRING = re.compile(rb" *[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)? *")
 _MAX_DECIMAL_STRING = 16
 
 
-def encode_contour(contour: Contour, grid: SliceGrid) -> bytes:
-    """Patient x, y, z of every vertex in 0.01 mm, padded to even length, never over `MAX_VALUE_BYTES`.
+def encode_contour(
+    contour: Contour, grid: SliceGrid, decimals: int = DECIMALS, max_points: int | None = None
+) -> bytes:
+    """Patient x, y, z of every vertex, padded to even length, never over `MAX_VALUE_BYTES`.
 
-    A contour too long for that loses the vertices that matter least.
+    A contour too long for that, or of more than `max_points`, loses the vertices that matter least.
     Splitting it instead would show planning systems two outlines with an edge that is not there.
+
+    Parameters
+    ----------
+    decimals
+        Of a coordinate in mm, 1 to 6: without any, a contour about one voxel may shrink to a point.
+    max_points
+        3 at least; without it, as many as fit.
+
+    Raises
+    ------
+    ValueError
+        Other decimals or points.
     """
-    points = contour.points
-    while len(value := _encoded(grid.to_patient(contour.slice_index, points))) > MAX_VALUE_BYTES:
+    if not 1 <= decimals <= MAX_DECIMALS or (max_points is not None and max_points < 3):
+        raise ValueError(
+            f"{decimals} decimals and {max_points} points; needed are 1 to {MAX_DECIMALS} decimals and 3 points"
+        )
+    points = contour.points if max_points is None else simplified(contour.points, max_points)
+    while len(value := _encoded(grid.to_patient(contour.slice_index, points), decimals)) > MAX_VALUE_BYTES:
         points = simplified(points, len(points) * MAX_VALUE_BYTES // len(value))
     return value
 
@@ -56,11 +80,11 @@ def decode_points(value: bytes) -> NDArray[np.float64]:
     return np.array(list(map(float, strings))).reshape(-1, 3)
 
 
-def _encoded(points_mm: NDArray[np.float64]) -> bytes:
+def _encoded(points_mm: NDArray[np.float64], decimals: int) -> bytes:
     """Decimal strings of (n, 3) points, without points that rounding made equal to the one before."""
-    rounded = np.round(points_mm, 2) + 0.0  # + 0.0 turns -0.00 into 0.00
+    rounded = np.round(points_mm, decimals) + 0.0  # + 0.0 turns -0.00 into 0.00
     distinct = rounded[(rounded != np.roll(rounded, 1, axis=0)).any(axis=1)]
-    text = "\\".join(map("{:.2f}".format, distinct.ravel().tolist()))
+    text = "\\".join(map(f"{{:.{decimals}f}}".format, distinct.ravel().tolist()))
     return (text + " " * (len(text) % 2)).encode("ascii")
 
 
@@ -69,14 +93,25 @@ def simplified(points: NDArray[np.float64], count: int) -> NDArray[np.float64]:
 
     What changes is exactly the triangle between a vertex and its two neighbours, far less than a voxel where
     vertices stand as close as those of a traced mask (Visvalingam and Whyatt 1993, taken in passes).
+    Vertices that stand twice are the ends of a keyhole's channel, and stay: it must remain without width.
     """
     first = 0
     while len(points) > count:
+        fixed = _repeated(points)
+        if np.count_nonzero(~fixed) <= len(points) - count:
+            fixed[:] = False
         ahead, behind = np.roll(points, -1, axis=0) - points, points - np.roll(points, 1, axis=0)
         doubled_area = np.abs(behind[:, 0] * ahead[:, 1] - behind[:, 1] * ahead[:, 0])
         # No two neighbours in one pass: the second's triangle would no longer be the one that was measured.
         candidates = np.arange(first, len(points) - 1, 2)
+        candidates = candidates[~fixed[candidates]]
         smallest = candidates[np.argsort(doubled_area[candidates], kind="stable")]
         points = np.delete(points, smallest[: min(len(points) - count, len(candidates) // 4 + 1)], axis=0)
         first = 1 - first
     return points
+
+
+def _repeated(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) whether a vertex of (n, 2) stands at the very place of another."""
+    _, index, counts = np.unique(points, axis=0, return_inverse=True, return_counts=True)
+    return np.asarray(counts[index.ravel()] > 1)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from daemon.contour_data import MAX_VALUE_BYTES, count_points, decode_points, encode_contour, simplified
 from model.contours import Contour, fill, trace
 from model.geometry import Mask
+from model.keyhole import with_holes
 from tests.phantom import make_grid
 
 
@@ -66,6 +67,54 @@ def test_a_contour_of_many_thousand_points_fits_explicit_vr_and_keeps_its_voxels
     back = Contour(0, grid.to_pixel(0, decode_points(value)))
     shape = (3, 120, 120)
     assert (fill([back], shape).full() == fill([contour], shape).full()).mean() == 1
+
+
+@pytest.mark.parametrize(("decimals", "text"), [(1, b"-5.0\\3.3\\"), (3, b"-5.000\\3.333\\")])
+def test_a_destination_may_want_other_decimals(decimals, text):
+    points = np.array([[16 + 2 / 3, 0.0], [0.0, 10.0], [10.0, 10.0]])
+    assert encode_contour(Contour(1, points), grid_of(21), decimals).startswith(text)
+
+
+def test_a_destination_may_take_fewer_points_of_which_the_best_are_kept():
+    angle = np.linspace(0, 2 * np.pi, 400, endpoint=False)
+    circle = Contour(0, 60 + 50 * np.stack([np.sin(angle), np.cos(angle)], axis=1))
+    grid = grid_of(121)
+    value = encode_contour(circle, grid, max_points=60)
+    assert count_points(value) <= 60
+    kept = fill([Contour(0, grid.to_pixel(0, decode_points(value)))], grid.shape)
+    assert (
+        2
+        * (kept.full() & fill([circle], grid.shape).full()).sum()
+        / (kept.count + fill([circle], grid.shape).count)
+        > 0.99
+    )
+    assert encode_contour(circle, grid, max_points=400) == encode_contour(circle, grid)
+
+
+@pytest.mark.parametrize(("decimals", "max_points"), [(0, None), (7, None), (2, 2)])
+def test_what_no_contour_can_be_written_with_is_refused(decimals, max_points):
+    points = np.array([[0.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
+    with pytest.raises(ValueError, match="1 to 6 decimals and 3 points"):
+        encode_contour(Contour(1, points), grid_of(21), decimals, max_points)
+
+
+def test_a_keyhole_with_fewer_points_keeps_its_channel_without_width():
+    """Whether a reader counts contours or unites them, the hole stays and the channel does not open."""
+    rows, columns = np.indices((100, 100))
+    full = (np.hypot(rows - 50, columns - 50) < 45) & (np.hypot(rows - 40, columns - 47) > 17)
+    full &= np.hypot(rows - 72, columns - 60) > 6
+    (keyhole,) = with_holes(trace(Mask.from_full(full[None])), "keyhole")
+    for count in (200, 100, 50):
+        fewer = Contour(0, simplified(keyhole.points, count))
+        seen = fill([fewer], (1, 100, 100), "union").full()[0]
+        assert len(fewer.points) == count
+        assert 2 * (seen & full).sum() / (seen.sum() + full.sum()) > 0.97
+        edges = {(*a, *b) for a, b in zip(fewer.points, np.roll(fewer.points, -1, axis=0), strict=True)}
+        assert sum((*edge[2:], *edge[:2]) in edges for edge in edges) == 4
+
+
+def test_simplifying_ends_even_when_every_vertex_stands_twice():
+    assert len(simplified(np.repeat(np.random.default_rng(0).random((50, 2)), 2, axis=0), 7)) == 7
 
 
 def test_simplifying_a_circle_moves_its_outline_by_less_than_a_tenth_of_a_voxel():
