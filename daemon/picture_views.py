@@ -35,7 +35,7 @@ class Section:
     Parameters
     ----------
     name
-        Such as "axial, slice 12 of 140".
+        Such as "axial 12 of 140", with the slice's z below it.
     axis
         0: one slice; 1, 2: upright on the slices, perpendicular to their columns or to their rows.
     position
@@ -145,7 +145,7 @@ def choose_sections(grid: SliceGrid, masks: Mapping[str, Mask], *, coronal_count
     )
     count = grid.shape[0]
     axial = [
-        Section(f"axial, slice {s + 1} of {count}, z {_z_text(grid, s)} mm", grid, 0, s, POSTERIOR, LEFT)
+        Section(f"axial {s + 1} of {count}\nz {_z_text(grid, s)} mm", grid, 0, s, POSTERIOR, LEFT)
         for s in telling
     ]
     midline = [mask for name, mask in found.items() if not name.endswith(("_L", "_R"))]

@@ -92,6 +92,20 @@ def build_qa_sheet(
     findings
         What the automatic checks found; None where they did not run, which the sheet says.
     """
+    figure = _compose(volume, masks, identity, model, identify=identify, ranges=ranges, findings=findings)
+    return QASheet(_png(figure), _pdf(figure))
+
+
+def _compose(
+    volume: CTVolume,
+    masks: Mapping[str, Mask],
+    identity: ResultIdentity,
+    model: ModelIdentity,
+    *,
+    identify: bool,
+    ranges: Mapping[str, tuple[float, float]] | None,
+    findings: Sequence[Finding] | None,
+) -> Figure:
     ordered = sorted(findings or (), key=lambda finding: -list(Severity).index(finding.severity))
     figure = Figure(
         figsize=(PAGE_MM[0] / _MM_PER_INCH, PAGE_MM[1] / _MM_PER_INCH), dpi=DPI, facecolor="white"
@@ -103,7 +117,7 @@ def build_qa_sheet(
     below = _draw_table(page, rows, top=_HEAD_MM + 3)
     _draw_findings(page, rows, ordered, volume.remarks, top=below + 3, were_checked=findings is not None)
     _draw_foot(page, has_ranges=bool(ranges))
-    return QASheet(_png(figure), _pdf(figure))
+    return figure
 
 
 def _png(figure: Figure) -> bytes:
@@ -184,7 +198,7 @@ def _draw_head(
     _write(page, centre, 10.5, "NEEDS REVIEW", size=20, weight="bold", color=ink, ha="center")
     words = "automatic contours, approved by nobody"
     if worst is Severity.HOLD:
-        words = "held back by the checks: see findings"
+        words = "grave doubts: see the findings"
     _write(page, centre, 17, words, size=9, color=ink, ha="center")
 
 
@@ -197,7 +211,7 @@ def _draw_panels(figure: Figure, volume: CTVolume, masks: Mapping[str, Mask]) ->
     layers = outlines_on(sections, masks)
     for section, (row, column), outlines in zip([*axial, *upright], places, layers, strict=True):
         axes = figure.add_axes(_panel_box(row, column))
-        draw_section(axes, section, section.sample(volume.hu, AIR_HU), outlines, scale=0.62)
+        draw_section(axes, section, section.sample(volume.hu, AIR_HU), outlines, scale=0.72)
 
 
 def _panel_box(row: int, column: int) -> tuple[float, float, float, float]:
@@ -238,7 +252,9 @@ def _draw_table(page: Axes, rows: Sequence[Row], top: float) -> float:
         word = _MARKS.get(row.verdict, row.verdict)
         shade = ink if is_odd else _RED if is_missing else _FAINT
         _write(page, left + verdict, y, word, color=shade, weight=weight)
-        _write(page, _RIGHT_MM, y, ", ".join(map(str, row.notes)), weight="bold", ha="right")
+        room = (_RIGHT_MM - left - verdict - 15) * _POINTS_PER_MM
+        notes = shortened(", ".join(map(str, row.notes)), _TEXT, room, "bold")
+        _write(page, _RIGHT_MM, y, notes, weight="bold", ha="right")
     bottom = top + (len(rows) + 0.6) * row_mm
     _rule(page, left, _RIGHT_MM, bottom)
     return bottom
@@ -306,7 +322,7 @@ def _draw_foot(page: Axes, *, has_ranges: bool) -> None:
         "“Cut off”: the organ reaches the image's first or last slice."
     )
     if has_ranges:
-        words += " Usual volumes are those of the patients whom the model was trained on."
+        words += " Usual volumes are the reference ranges kept with the model."
     for number, line in enumerate(wrapped(words, 6.5, 0.98 * 3 * _PANEL_MM * _POINTS_PER_MM)):
         _write(page, _EDGE_MM, _FOOT_MM + number * _LINE_MM, line, size=6.5, color=_FAINT)
     y = _FOOT_MM + _LINE_MM

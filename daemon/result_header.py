@@ -1,6 +1,5 @@
 """What the objects of a job have in common: patient, study, series, equipment, dates, references to the CT."""
 
-import unicodedata
 from collections.abc import Iterable
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -11,20 +10,17 @@ from highdicom.base_content import ContributingEquipment
 from pydicom import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.sr.codedict import codes
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DA, TM
 
 from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from daemon.structure_set import MANUFACTURER, ModelIdentity, ResultIdentity
+from daemon.structure_set_rois import MAX_LO, MAX_ST, plain, referenced_slice
 from model.ct import CTVolume
 from model.structures import Code
 
-MAX_LO = 64
-"""Characters of a Long String (PS3.5 6.2)."""
-
 _UNDECODABLE = (BytesLengthException, ValueError, TypeError, KeyError, OverflowError, NotImplementedError)
 _NAMESPACE = UUID("0c2f5a92-6d0e-5b7f-9a41-3e8d7c6b1f24")
-_PLAIN = str.maketrans({"–": "-", "×": "x", "°": " deg", "³": "3", "\\": "/"})
 
 
 def new_result(
@@ -87,12 +83,6 @@ def readable(header: Dataset) -> Dataset:
     return decoded
 
 
-def plain(text: str, limit: int) -> str:
-    """ASCII of at most `limit` characters: encodable whatever the CT's character set."""
-    decomposed = unicodedata.normalize("NFKD", text.translate(_PLAIN))
-    return decomposed.encode("ascii", "ignore").decode("ascii")[:limit].strip()
-
-
 def date_and_time(moment: datetime) -> tuple[DA, TM]:
     """As a DICOM date and a time, to the second."""
     return DA(f"{moment:%Y%m%d}"), TM(f"{moment:%H%M%S}")
@@ -124,13 +114,7 @@ def code_item(code: Code) -> Dataset:
 
 def referenced_slices(sop_instance_uids: Iterable[str]) -> list[Dataset]:
     """Items that refer to slices of the CT (PS3.3 table 10-11)."""
-    items = []
-    for uid in sop_instance_uids:
-        item = Dataset()
-        item.ReferencedSOPClassUID = CTImageStorage
-        item.ReferencedSOPInstanceUID = uid
-        items.append(item)
-    return items
+    return [referenced_slice(uid) for uid in sop_instance_uids]
 
 
 def _contributing_equipment(header: Dataset, model: ModelIdentity) -> list[ContributingEquipment]:
@@ -145,6 +129,6 @@ def _contributing_equipment(header: Dataset, model: ModelIdentity) -> list[Contr
         purpose_of_reference=codes.DCM.ProcessingEquipment,
         manufacturer_model_name=plain(model.name, MAX_LO),
         software_versions=plain(model.version, MAX_LO),
-        contribution_description=plain(f"Automatic contouring, weights sha256 {model.digest}", 1024),
+        contribution_description=plain(f"Automatic contouring, weights sha256 {model.digest}", MAX_ST),
     )
     return [scanner, network]

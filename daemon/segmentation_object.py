@@ -21,16 +21,9 @@ from pydicom.sr.coding import Code as CodeOf
 from pydicom.tag import Tag
 from pydicom.uid import SegmentationStorage
 
-from daemon.result_header import (
-    MAX_LO,
-    code_item,
-    derived_uid,
-    new_result,
-    plain,
-    readable,
-    referenced_slices,
-)
+from daemon.result_header import code_item, derived_uid, new_result, readable, referenced_slices
 from daemon.structure_set import MANUFACTURER, ModelIdentity, ResultIdentity
+from daemon.structure_set_rois import MAX_LO, plain, referenced_slice
 from model.ct import CTVolume
 from model.geometry import POSITION_TOLERANCE_MM, Mask, SliceGrid
 from model.structures import EXTRA_STRUCTURES, ORGAN_CATEGORY, STRUCTURES, Code, Structure, structure
@@ -258,7 +251,7 @@ def _groups_of_frames(frames: Sequence[_Frame], volume: CTVolume) -> list[Datase
 
 def _derivation(sop_instance_uid: str) -> Dataset:
     """From which slice a frame was made, with its pixels in the same places (C.7.6.16.2.6)."""
-    (source,) = referenced_slices([sop_instance_uid])
+    source = referenced_slice(sop_instance_uid)
     source.PurposeOfReferenceCodeSequence = [
         _item(codes.cid7202.SourceImageForImageProcessingOperation),
     ]

@@ -1,0 +1,285 @@
+"""The QA sheet: legible, complete, honest about what is missing, and the same bytes each time."""
+
+import subprocess
+import sys
+from functools import cache
+from io import BytesIO
+from itertools import combinations
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from daemon.qa_sheet import QASheet, _compose, build_qa_sheet
+from daemon.qa_sheet_table import rows_of
+from daemon.qa_sheet_words import drawable, shortened, width_points, wrapped
+from model.ct import CTVolume
+from model.findings import Finding, Severity
+from model.geometry import Mask
+from model.structures import STRUCTURES, structure
+from tests.phantom import make_grid
+from tests.structure_set_samples import IDENTITY, MODEL, NOT_FOUND, ct_header, ct_volume, organ_masks
+
+GRID = make_grid(size=(64, 60), pixel_spacing_mm=(3.5, 3.0), offsets_mm=np.arange(-100, 101, 2.5))
+MASKS = organ_masks(GRID)
+HEADER = ct_header(
+    PatientID="MRN-4711",
+    PatientName="Doe^Jane",
+    StudyDate="20240228",
+    SeriesNumber="3",
+    SeriesDescription="Head of Jane",
+)
+RANGES = {"Parotid_L": (1.0, 2.0), "Parotid_R": (50.0, 60.0), "Lens_L": (0.1, 9.0), "Brain": (1000.0, 2000.0)}
+FINDINGS = (
+    Finding("unlike", Severity.NOTE, None, "contrast medium in the vessels"),
+    Finding("wrong-side", Severity.HOLD, "Parotid_R", "lies to the left of Parotid_L"),
+    Finding("volume-high", Severity.WARNING, "Parotid_L", "20 cm³, usual are 1 to 2 cm³"),
+)
+
+
+def volume(**attributes: object) -> CTVolume:
+    return ct_volume(GRID, ct_header(**attributes) if attributes else HEADER)
+
+
+@cache
+def sheet() -> QASheet:
+    return build_qa_sheet(volume(), MASKS, IDENTITY, MODEL, identify=True, ranges=RANGES, findings=FINDINGS)
+
+
+def composed(
+    given: CTVolume | None = None, masks: dict[str, Mask] | None = None, **options: object
+) -> Figure:
+    settings = {"identify": True, "ranges": RANGES, "findings": FINDINGS, **options}
+    return _compose(given or volume(), MASKS if masks is None else masks, IDENTITY, MODEL, **settings)
+
+
+def texts(figure: Figure) -> list[Text]:
+    """Of the page, without the panels'."""
+    return [text for text in figure.axes[0].texts if text.get_text().strip()]
+
+
+def said(figure: Figure) -> str:
+    return "\n".join(text.get_text() for axes in figure.axes for text in axes.texts)
+
+
+def boxes(figure: Figure) -> list[tuple[str, Bbox]]:
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    return [(text.get_text(), text.get_window_extent(renderer)) for text in texts(figure)]
+
+
+# What it says
+
+
+def test_it_says_who_what_when_and_that_nobody_looked():
+    words = said(composed())
+    for part in (
+        "Doe, Jane",
+        "MRN-4711",
+        "2024-02-28",
+        "CT series 3",
+        "Head of Jane",
+        "81 slices 2.5 mm apart",
+        f"{MODEL.name} {MODEL.version}",
+        MODEL.digest[:12],
+        "2024-02-29 23:59 UTC+0200",
+        "NEEDS REVIEW",
+    ):
+        assert part in words
+
+
+def test_it_names_the_patient_only_where_it_may():
+    words = said(composed(identify=False)).casefold()
+    for part in ("doe", "jane", "mrn", "4711"):
+        assert part not in words
+    assert "patient not named on this sheet" in words
+    assert "2024-02-28" in words
+
+
+def test_every_organ_stands_in_the_table_with_its_volume():
+    words = said(composed()).splitlines()
+    for name, mask in MASKS.items():
+        assert name in words
+        assert mask.is_empty or any(f"{mask.volume_cm3(GRID):.{digits}f}" in words for digits in range(3))
+    assert "not found" in words
+    assert f"Not found: {NOT_FOUND}." in words
+
+
+def test_findings_are_numbered_gravest_first_and_the_table_refers_to_them():
+    words = said(composed()).splitlines()
+    order = [words.index(severity) for severity in ("HOLD", "WARNING", "NOTE")]
+    assert order == sorted(order)
+    assert words[order[0] - 1 : order[0] + 2] == ["1", "HOLD", "Parotid_R: lies to the left of Parotid_L"]
+    ordered = (FINDINGS[1], FINDINGS[2], FINDINGS[0])
+    notes = {row.name: row.notes for row in rows_of(MASKS, GRID, RANGES, ordered) if row.notes}
+    assert notes == {"Parotid_R": (1,), "Parotid_L": (2,)}
+
+
+def test_no_findings_and_no_checks_are_told_apart():
+    assert "found nothing; that is no review" in said(composed(findings=())).replace("\n", " ")
+    assert "checks did not run" in said(composed(findings=None)).replace("\n", " ")
+
+
+def test_findings_without_room_are_counted():
+    many = [
+        Finding("x", Severity.WARNING, "Brain", f"finding {n}, with words enough for a line")
+        for n in range(90)
+    ]
+    words = said(composed(findings=many))
+    shown = sum(f"finding {n}, " in words for n in range(90))
+    assert 5 < shown < 90
+    assert f"and {90 - shown} more in the job's record" in words
+
+
+def test_grave_doubts_are_red():
+    grave = imread(BytesIO(sheet().png))[..., :3]
+    mild = build_qa_sheet(
+        volume(), MASKS, IDENTITY, MODEL, identify=True, ranges=RANGES, findings=FINDINGS[:1]
+    )
+    pixels = [
+        picture[20:100, -400:-60].reshape(-1, 3) for picture in (grave, imread(BytesIO(mild.png))[..., :3])
+    ]
+    red, amber = (np.median(each, axis=0) for each in pixels)
+    assert red[1] < 0.2
+    assert amber[1] > 0.7
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"),
+    [
+        ("Parotid_L", "high"),
+        ("Parotid_R", "low"),
+        ("Lens_L", "usual"),
+        ("SpinalCord", ""),
+        (NOT_FOUND, "not found"),
+    ],
+)
+def test_volumes_are_judged_by_their_ranges(name, verdict):
+    (row,) = (row for row in rows_of(MASKS, GRID, RANGES, ()) if row.name == name)
+    assert row.verdict == verdict
+
+
+@pytest.mark.parametrize("slices", [slice(0, 30), slice(60, None)])
+def test_an_organ_that_the_image_cuts_is_not_called_small(slices):
+    full = np.zeros(GRID.shape, dtype=bool)
+    full[slices, 20:30, 20:30] = True
+    (row,) = rows_of({"Brain": Mask.from_full(full)}, GRID, RANGES, ())
+    assert row.verdict == "cut off"
+
+
+# How it looks
+
+
+def test_it_is_large_enough_for_a_screen_and_a4():
+    height, width = imread(BytesIO(sheet().png)).shape[:2]
+    assert width > 1600
+    assert width / height == pytest.approx(297 / 210, rel=0.01)
+    assert b"/MediaBox [ 0 0 841.8" in sheet().pdf
+    assert all(text.get_fontsize() >= 6 for axes in composed().axes for text in axes.texts if text.get_text())
+
+
+def test_every_organ_is_drawn_in_its_colour_in_the_panels():
+    picture = (imread(BytesIO(sheet().png))[..., :3] * 255).round()
+    panels = picture[140:, : int(picture.shape[1] * 0.6)]
+    for name in MASKS:
+        near = np.abs(panels - structure(name).colour_rgb).max(axis=-1) < 12
+        assert near.any() == (name != NOT_FOUND), name
+
+
+def test_nine_panels_have_their_letters_right_at_the_left():
+    panels = composed().axes[1:]
+    assert len(panels) == 9
+    for panel in panels:
+        letters = {text.get_text(): text.get_position() for text in panel.texts if len(text.get_text()) == 1}
+        left, right = ("A", "P") if "A" in letters and "H" in letters else ("R", "L")
+        assert letters[left][0] < 0.1
+        assert letters[right][0] > 0.9
+
+
+FULL = {each.name: MASKS["Parotid_L"] for each in STRUCTURES}
+NOTHING = {each.name: MASKS[NOT_FOUND] for each in STRUCTURES}
+LONG = [Finding("x", Severity.HOLD, "Bone_Mandible", "words of some length " * 9)] * 12
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"masks": FULL, "findings": LONG, "ranges": dict.fromkeys(FULL, (1234.0, 9876.0))},
+        {"masks": NOTHING, "findings": None, "ranges": None},
+        {"given": volume(PatientName="W" * 64, PatientID="W" * 64, SeriesDescription="W" * 64)},
+    ],
+    ids=["usual", "full", "nothing found", "long names"],
+)
+def test_no_words_overlap_or_leave_the_page(options):
+    figure = composed(**options)
+    placed = boxes(figure)
+    page = figure.bbox
+    for text, box in placed:
+        assert page.x0 < box.x0, text
+        assert box.x1 < page.x1, text
+        assert page.y0 < box.y0, text
+        assert box.y1 < page.y1, text
+    for (text, box), (other_text, other) in combinations(placed, 2):
+        inner = box.padded(-1.5)  # the boxes of lines have room for accents
+        assert not inner.overlaps(other.padded(-1.5)), (text, other_text)
+    for panel in figure.axes[1:]:
+        for text, box in placed:
+            assert not panel.get_window_extent().overlaps(box.padded(-1.5)), text
+
+
+# What must not break it
+
+
+@pytest.mark.parametrize("name", ["$x^2$^{Broken", "山田^太郎=Yamada^Taro", "^^^^"])
+def test_any_name_can_be_written(name):
+    header = ct_header(PatientName=name, SpecificCharacterSet="ISO_IR 192")
+    made = build_qa_sheet(ct_volume(GRID, header), MASKS, IDENTITY, MODEL, identify=True)
+    assert made.png.startswith(b"\x89PNG")
+
+
+def test_what_the_font_lacks_becomes_a_question_mark():
+    assert drawable("Zoë 山\n³ ▼") == "Zoë ? ³ ▼"
+
+
+def test_a_ct_without_optional_attributes_and_with_few_slices_is_drawn():
+    grid = make_grid(offsets_mm=[0, 3], size=(64, 60))
+    bare = ct_volume(grid, ct_header())
+    words = said(composed(bare, {}, ranges=None, findings=None))
+    assert "unknown date" in words
+    assert "no name" in words
+
+
+def test_lines_are_no_wider_than_they_may_be():
+    text = "a few words and one_that_is_far_too_long_for_any_line_of_this_width and more"
+    lines = wrapped(text, 8, 100)
+    assert all(width_points(line, 8) <= 100 for line in lines)
+    assert " ".join(lines).startswith("a few words and one_that_is")
+    assert shortened("short", 8, 100) == "short"
+    assert shortened(text, 8, 100).endswith("…")
+
+
+# Bytes
+
+
+def test_the_same_arguments_make_the_same_bytes_in_another_process():
+    code = (
+        "import sys, hashlib\n"
+        "from tests.test_qa_sheet import sheet\n"
+        "made = sheet()\n"
+        "print(hashlib.sha256(made.png + made.pdf).hexdigest())"
+    )
+    answers = {
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    }
+    assert len(answers) == 1
+
+
+def test_neither_file_says_when_it_was_drawn():
+    for word in (b"CreationDate", b"ModDate", b"matplotlib", b"Software"):
+        assert word not in sheet().pdf
+        assert word not in sheet().png
