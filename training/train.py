@@ -83,7 +83,7 @@ class Data(NamedTuple):
 
 def load_data(config: TrainConfig, device: torch.device) -> Data:
     """Read the packs; cases are drawn by the weight of their group."""
-    packed = list(read_packs(Path(pack) for pack in config.data.packs))
+    packed = list(read_packs((Path(pack) for pack in config.data.packs), config.resolution_mm))
     groups = [case.group for case in packed]
     chances = _chances(groups, config.data.group_weights)
     return Data([DeviceCase(case, device) for case in packed], groups, chances)
