@@ -140,6 +140,35 @@ def test_sections_are_spread_over_the_volume_where_no_organ_was_found():
     assert abs(sagittal.position) < 2
 
 
+@pytest.mark.parametrize("kind", ["HFS", "FFP", "HFDL", "tilted"])
+def test_a_second_coronal_section_shows_what_the_first_does_not(kind):
+    """From front to back, and apart; the sagittal section stays the last."""
+    grid, masks = grid_of(kind), masks_of(kind)
+    where = coordinates(grid)[1]
+    front, back, sagittal = choose_sections(grid, masks, coronal_count=2)[-3:]
+    assert [front.name, back.name, sagittal.name] == ["coronal", "coronal", "sagittal"]
+    places = [float(np.nanmean(section.sample(where, np.nan))) for section in (front, back)]
+    assert places[1] - places[0] >= 9
+    single = choose_sections(grid, masks)[-2]
+    assert single.position in {front.position, back.position}
+    shown = [
+        {name for name, mask in masks.items() if section.sample(mask.full(), 0).max() > 0.5}
+        for section in (single, front, back)
+    ]
+    assert shown[0] < shown[1] | shown[2]
+
+
+def test_axial_sections_say_where_planning_systems_show_them():
+    grid, masks = grid_of("HFS"), masks_of("HFS")
+    for section in choose_sections(grid, masks)[:-2]:
+        index = int(section.position)
+        number, z = section.name.split("\n")
+        assert number == f"axial {index + 1} of {grid.shape[0]}"
+        assert float(z.removeprefix("z ").removesuffix(" mm").replace("−", "-")) == pytest.approx(
+            grid.positions_mm[index][2], abs=0.05
+        )
+
+
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_a_few_slices_are_enough(tmp_path, count):
     grid = make_grid(offsets_mm=np.arange(count) * 3.0)
