@@ -269,29 +269,31 @@ def _draw_findings(
     *,
     were_checked: bool,
 ) -> None:
-    """Gravest first; what has no room is counted, not dropped in silence."""
-    y = _draw_paragraph(page, _summary(rows, findings, were_checked=were_checked), top, weight="bold")
+    """Findings, gravest first, then what is remarkable about the CT; what has no room is counted."""
+    y = top
+    room = (_RIGHT_MM - _TABLE_LEFT_MM) * 0.88 * _POINTS_PER_MM  # bold letters are wider
+    for line in wrapped(_summary(rows, findings, were_checked=were_checked), _SMALL, room):
+        _write(page, _TABLE_LEFT_MM, y, line, size=_SMALL, weight="bold")
+        y += _LINE_MM
     y += 0.8
-    for number, finding in enumerate(findings, start=1):
-        about = finding.structure or "image"
-        lines = _lines(f"{about}: {finding.text}", indent=19.0)
-        rest = len(findings) - number
+    entries = [
+        *((f.severity.upper(), _BADGES[f.severity], f"{f.structure or 'image'}: {f.text}") for f in findings),
+        *(("CT", _FAINT, remark) for remark in remarks),
+    ]
+    for number, (badge, color, text) in enumerate(entries, start=1):
+        lines = wrapped(text, _SMALL, (_RIGHT_MM - _TABLE_LEFT_MM - 19) * 0.98 * _POINTS_PER_MM)
+        rest = len(entries) - number
         if y + len(lines) * _LINE_MM > _FOOT_MM - 4 - (_LINE_MM if rest else 0):
             _write(
                 page, _TABLE_LEFT_MM, y, f"and {rest + 1} more in the job's record", size=_SMALL, color=_RED
             )
             return
-        badge = _BADGES[finding.severity]
         _write(page, _TABLE_LEFT_MM + 3.5, y, f"{number}", size=_SMALL, weight="bold", ha="right")
-        _write(page, _TABLE_LEFT_MM + 5, y, finding.severity.upper(), size=6, weight="bold", color=badge)
+        _write(page, _TABLE_LEFT_MM + 5, y, badge, size=6, weight="bold", color=color)
         for line in lines:
             _write(page, _TABLE_LEFT_MM + 19, y, line, size=_SMALL)
             y += _LINE_MM
         y += 0.5
-    for remark in remarks:
-        lines = _lines(f"CT: {remark}", indent=0)
-        if y + len(lines) * _LINE_MM <= _FOOT_MM - 4:
-            y = _draw_paragraph(page, f"CT: {remark}", y, color=_FAINT)
 
 
 def _summary(rows: Sequence[Row], findings: Sequence[Finding], *, were_checked: bool) -> str:
@@ -302,18 +304,6 @@ def _summary(rows: Sequence[Row], findings: Sequence[Finding], *, were_checked: 
     elif not findings:
         sentences.append("The automatic checks found nothing; that is no review.")
     return " ".join(sentences)
-
-
-def _lines(text: str, indent: float) -> list[str]:
-    return wrapped(text, _SMALL, (_RIGHT_MM - _TABLE_LEFT_MM - indent) * 0.98 * _POINTS_PER_MM)
-
-
-def _draw_paragraph(page: Axes, text: str, y: float, *, color: str = _INK, weight: str = "normal") -> float:
-    room = (_RIGHT_MM - _TABLE_LEFT_MM) * (0.88 if weight == "bold" else 0.98)
-    for line in wrapped(text, _SMALL, room * _POINTS_PER_MM):
-        _write(page, _TABLE_LEFT_MM, y, line, size=_SMALL, color=color, weight=weight)
-        y += _LINE_MM
-    return y
 
 
 def _draw_foot(page: Axes, *, has_ranges: bool) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from io import BytesIO
 from itertools import combinations
@@ -123,15 +124,20 @@ def test_no_findings_and_no_checks_are_told_apart():
     assert "checks did not run" in said(composed(findings=None)).replace("\n", " ")
 
 
-def test_findings_without_room_are_counted():
+def test_what_is_remarkable_about_the_ct_comes_last():
+    words = said(composed(replace(volume(), remarks=("1 copied file left out",)))).splitlines()
+    assert words[words.index("CT") - 1 : words.index("CT") + 2] == ["4", "CT", "1 copied file left out"]
+
+
+def test_findings_and_remarks_without_room_are_counted():
     many = [
         Finding("x", Severity.WARNING, "Brain", f"finding {n}, with words enough for a line")
         for n in range(90)
     ]
-    words = said(composed(findings=many))
+    words = said(composed(replace(volume(), remarks=("unheard of",)), findings=many))
     shown = sum(f"finding {n}, " in words for n in range(90))
     assert 5 < shown < 90
-    assert f"and {90 - shown} more in the job's record" in words
+    assert f"and {91 - shown} more in the job's record" in words
 
 
 def test_grave_doubts_are_red():
