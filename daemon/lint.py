@@ -105,14 +105,14 @@ def lint_file(path: Path, ct: CTImages | None = None, profile: Profile | None = 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = dcmread(path, force=True)
-        behind = list(lint_modules.bytes_behind(dataset, path.stat().st_size))
+        layout = list(lint_modules.check_layout(dataset, path.stat().st_size))
     except (InvalidDicomError, OSError, *UNREADABLE) as failure:
         raise NotReadable(f"{path} cannot be read as DICOM: {failure}") from failure
     found = lint(dataset, ct, profile)
     modality = text(dataset, "Modality")
     if modality != "RTSTRUCT" and not items(dataset, "StructureSetROISequence"):
         raise NotReadable(f"{path} is no RT Structure Set but {modality or 'no DICOM object'}")
-    return _worst_first([*behind, *found])
+    return _worst_first([*layout, *found])
 
 
 def _given(

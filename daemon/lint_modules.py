@@ -240,20 +240,21 @@ def _syntax(syntax: UID) -> Iterator[Finding]:
         yield SYNTAX.at("TransferSyntaxUID", f"the transfer syntax is {words}")
 
 
-def check_order(view: StructureSetView) -> Iterator[Finding]:
-    """Top-level elements ascend and belong into a data set."""
+def check_layout(dataset: Dataset, size_bytes: int) -> Iterator[Finding]:
+    """How the elements follow each other in a file; call it before anything is decoded or changed.
+
+    Top-level elements ascend and belong into a data set, and the file ends with the last of them, as far as one
+    of known length shows it.
+    """
     highest = 0
-    for tag in view.dataset.keys():  # noqa: SIM118 -- iterating a data set itself decodes every value
+    for tag in dataset.keys():  # noqa: SIM118 -- iterating a data set itself decodes every value
         if tag < highest or tag.group < 0x0008 or tag.group == 0xFFFE:
             yield ORDER.at(str(tag), f"{tag} stands behind ({highest >> 16:04X},{highest & 0xFFFF:04X})")
         highest = max(highest, int(tag))
+    yield from _bytes_behind(dataset, size_bytes)
 
 
-def bytes_behind(dataset: Dataset, size_bytes: int) -> Iterator[Finding]:
-    """Whether a file is longer than its data set.
-
-    Only a last element of known length shows it, and only before it is decoded: call it first.
-    """
+def _bytes_behind(dataset: Dataset, size_bytes: int) -> Iterator[Finding]:
     tags = list(dataset.keys())
     last = dataset.get_item(tags[-1]) if tags else None
     syntax = text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID")
@@ -264,4 +265,4 @@ def bytes_behind(dataset: Dataset, size_bytes: int) -> Iterator[Finding]:
         yield BEHIND.at(str(last.tag), f"{behind} bytes follow the last element")
 
 
-CHECKS = (check_modules, check_identity, check_codes, check_approval, check_file, check_order)
+CHECKS = (check_modules, check_identity, check_codes, check_approval, check_file)

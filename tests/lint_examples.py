@@ -130,10 +130,6 @@ def orphan(dataset: Dataset) -> None:
     del dataset[0x32710010]
 
 
-def out_of_order(dataset: Dataset) -> None:
-    raw(dataset, "SOPClassUID", bytes(dataset.SOPClassUID, "ascii"))
-
-
 def bow_tie(points: np.ndarray) -> object:
     z = points[0, 2]
     return [(40, 0, z), (60, 20, z), (60, 0, z), (40, 20, z)]
@@ -198,7 +194,6 @@ ALONE: dict[str, Breakage] = {
     "transfer-syntax-deflated": lambda d: setattr(
         d.file_meta, "TransferSyntaxUID", DeflatedExplicitVRLittleEndian
     ),
-    "attributes-out-of-order": out_of_order,
     "value-cut-short": lambda d: raw(d, "ApprovalStatus", b"UNAPPR", length=10),
     # values
     "value-too-long": lambda d: raw(d, "StructureSetLabel", b"AUTO NOT REVIEWED "),
