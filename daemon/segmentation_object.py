@@ -61,7 +61,7 @@ def build_segmentation(
     """Make the segmentation of one volume; the same arguments make the same bytes.
 
     Written module by module: highdicom's `Segmentation` wants all organs in one array, which for 21 organs on
-    200 slices is 1.1 GB, and takes ten times as long. Its parts are used, and its reader in the tests.
+    200 slices is 1.1 GB, and takes seven times as long. Its parts are used, and its reader in the tests.
 
     Every frame has its slice's own position, so uneven and sheared slices lie where they belong. Only where all
     slices make one upright box is a Spacing Between Slices written: a reader that needs a box must not be told
