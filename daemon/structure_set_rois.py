@@ -2,7 +2,6 @@
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import replace
 
 from pydicom import Dataset
 from pydicom.charset import default_encoding
@@ -10,7 +9,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage
 
-from daemon.contour_data import count_points, encode_contour, simplified
+from daemon.contour_data import count_points, encode_contour
 from daemon.destination_profile import CodeScheme, Profile
 from daemon.structure_template import ROI, Codes
 from model.contours import Contour
@@ -101,8 +100,7 @@ def roi_contour_item(roi: ROI, volume: CTVolume, profile: Profile) -> Dataset:
 
 
 def _contour(contour: Contour, volume: CTVolume, profile: Profile) -> Dataset:
-    short = replace(contour, points=simplified(contour.points, profile.max_points))
-    value = encode_contour(short, volume.grid)
+    value = encode_contour(contour, volume.grid, profile.decimals, profile.max_points)
     item = Dataset()
     item.ContourImageSequence = [referenced_slice(volume.sop_instance_uids[contour.slice_index])]
     item.ContourGeometricType = "CLOSED_PLANAR"

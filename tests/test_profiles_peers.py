@@ -20,7 +20,7 @@ from daemon.structure_template import ROI, Template, apply_template, organ_line
 from model.contours import Contour, trace
 from model.ct import CTVolume, read_series
 from model.geometry import SliceGrid
-from model.holes import with_holes
+from model.keyhole import with_holes
 from model.structures import structure
 from tests.peers import orthanc
 from tests.phantom import make_grid, write_series

@@ -325,6 +325,12 @@ def test_the_referenced_study_has_the_class_that_the_destination_writes_itself(p
     assert study.ReferencedSOPClassUID == profile.study_sop_class_uid
 
 
+@pytest.mark.parametrize("decimals", [1, 2, 3])
+def test_coordinates_have_the_decimals_that_the_destination_writes_itself(decimals):
+    (_, first), *_ = contours_of(cord_for(replace(GENERIC, decimals=decimals)))
+    assert {len(str(value).partition(".")[2]) for value in first.ContourData} == {decimals}
+
+
 def test_no_contour_has_more_points_than_the_destination_takes():
     dataset = cord_for(replace(GENERIC, max_points=8))
     counts = [contour.NumberOfContourPoints for _, contour in contours_of(dataset)]
