@@ -210,5 +210,5 @@ def test_the_shipped_bundle_offers_the_21_organs() -> None:
     bundle = Bundle.load(DEFAULT_BUNDLE)
 
     assert tuple(organ.name for organ in STRUCTURES) == bundle.structure_names
-    assert {"training_data", "attribution", "limits", "validation_dice"} <= set(bundle.card)
+    assert {"training_data", "attribution", "limits", "accuracy"} <= set(bundle.card)
     assert (DEFAULT_BUNDLE / "weights.safetensors").stat().st_size < 30_000_000
