@@ -1,7 +1,7 @@
 """Whether an image is what its header says: head and neck, the right way round, in Hounsfield units, whole.
 
-Judged from the voxels alone. How often each judgement is right is measured in docs/gates.md; the limits below
-were chosen on training cases.
+Judged from the voxels alone. How often each judgement is right is measured in docs/gates.md; which limits
+come from training cases is said there.
 """
 
 from collections.abc import Mapping

@@ -67,7 +67,7 @@ GROSS_FACTOR = 3.0
 
 LARGEST_SPARE_PART = 0.02
 LEAST_CONFIDENCE = 0.75
-"""Mean probability; what is found well has 0.9 and more."""
+"""Mean probability; a choice, half-way between the least there can be and certainty."""
 
 
 def check_plausibility(
