@@ -2,7 +2,8 @@
 
     python -m benchmarks.gates --bundle model/weights
 
-What is written to docs/gates.md is counted on validation cases, training cases and DICOM series, apart. Masks of the network are kept in runs/gates, by the digest of the weights.
+What is written to docs/gates.md is counted on validation cases, training cases and DICOM series,
+apart. Masks of the network are kept in runs/gates, by the digest of the weights.
 """
 
 import tarfile
@@ -422,11 +423,13 @@ Written by `python -m benchmarks.gates`. Two gates stand before a result leaves:
 the image by its voxels, `model/plausibility.py` judges the organs that were found. A finding is a note, a warning
 (look before use) or a hold (nothing leaves before a person has looked).
 
-Limits of likeness, margins, Hounsfield units, sizes, shapes and places come from training cases. Others are choices
-made without measuring: mean probability, metal, air within an organ, the brainstem's level, factor 3 for a hold.
-One thing was changed after a first count on validation cases, by which 15 of 29 parotids 50 mm too low were noticed:
-places are since measured from the partner and the mandible too, so that row flatters. "Noticed" counts the images with the finding that the change should provoke;
-"held" and "only warned" count the gravest finding of each image, whatever it is for."""
+Limits of likeness, margins, Hounsfield units, sizes, shapes and places come from training cases. Others are
+choices made without measuring: mean probability, metal, air within an organ, the brainstem's level, and the
+factor of 3 for a hold. One thing was changed after a first count on validation cases, by which 15 of 29 parotids
+50 mm too low were noticed: places are since measured from the partner and the mandible too. That row flatters.
+
+"Noticed" counts the images with the finding that the change should provoke; "held" and "only warned" count
+the gravest finding of each image, whatever it is for."""
 
 MIRRORED = """Left and right: head and neck are too symmetrical to tell. Only images that reach the aortic arch are
 judged, and those rows count only such images; in all others an exchange of left and right is **not noticed**."""
