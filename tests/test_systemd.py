@@ -35,7 +35,10 @@ def annotated(tmp_path: Path, *, everything: bool) -> Config:
     text = (FOLDER / "oarlock.toml").read_text().replace('"/var/lib/oarlock"', f'"{tmp_path}/spool"')
     if everything:
         text = re.sub(
-            r"^# (\[\[.*|\[tls\]|[a-z_]+ = \S+|hosts = .*|structures = .*|objects = .*)$", r"\1", text, flags=re.MULTILINE
+            r"^# (\[\[.*|\[tls\]|[a-z_]+ = \S+|hosts = .*|structures = .*|objects = .*)$",
+            r"\1",
+            text,
+            flags=re.MULTILINE,
         )
         text = text.replace("/var/lib/oarlock/", f"{tmp_path}/spool/")
     path = tmp_path / "oarlock.toml"
