@@ -20,6 +20,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # p
 
 from daemon.config import Destination, Tls
 from daemon.delivery_words import association_advice, is_stored, status_words
+from daemon.destination_profile import PROFILES
 from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from daemon.errors import CannotStart
 from daemon.tls import client_context
@@ -114,7 +115,7 @@ def send(
     contexts = [
         build_context(sop_class, syntax)
         for sop_class in dict.fromkeys(sop_classes.values())
-        for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+        for syntax in PROFILES[destination.profile].transfer_syntaxes
     ]
     try:
         with _association(destination, calling_ae_title, contexts, timeouts, tls) as association:

@@ -3,9 +3,7 @@
 from highdicom.base import SOPClass
 from pydicom.uid import EncapsulatedPDFStorage
 
-from daemon.result_header import new_result, referenced_slices
-from daemon.structure_set import ModelIdentity, ResultIdentity
-from daemon.structure_set_rois import MAX_LO, plain
+from daemon.result_header import MAX_LO, ModelIdentity, ResultIdentity, new_result, plain, referenced_slices
 from model.ct import CTVolume
 
 SERIES_NUMBER = 903

@@ -15,11 +15,11 @@ from daemon.job_queue import FindingResult, JobQueue, SegmentedResult, StoredObj
 from daemon.jobs import Job, JobState
 from daemon.judgement import hold_reason
 from daemon.lease import kept
+from daemon.result_header import ResultIdentity
 from daemon.result_objects import WantedObject, wanted_objects
 from daemon.retry import next_run
 from daemon.segmentation import ContouredSeries, SegmentsVolumes, contour_series
 from daemon.spool import Spool
-from daemon.structure_set import ResultIdentity
 from daemon.template_file import template_for
 from model.errors import ReasonCode, SeriesUnsuitable
 

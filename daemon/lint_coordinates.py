@@ -4,11 +4,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
+from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 
 MAX_DECIMAL_STRING = 16
@@ -59,9 +61,9 @@ def coordinates_of(contour: Dataset) -> Coordinates:
     if _CONTOUR_DATA not in contour:
         return Coordinates("", b"", np.empty(0))
     element = contour.get_item(_CONTOUR_DATA)
-    value = element.value
+    value = cast("object", element.value)
     if not isinstance(value, bytes):
-        parts = value if hasattr(value, "append") else [value]
+        parts = value if isinstance(value, MultiValue) else [value]
         value = "\\".join("" if each is None else str(each) for each in parts).encode("utf-8", "replace")
     return _decoded((element.VR or "") if isinstance(element, RawDataElement) else "", value)
 

@@ -183,7 +183,7 @@ def check_polygons(view: StructureSetView) -> Iterator[Finding]:
     for roi in view.rois:
         if not roi.outlines:
             continue
-        for index in np.flatnonzero(_uneven(roi)):
+        for index in np.flatnonzero(_uneven(roi)).tolist():
             off = _off_plane_mm(roi.outlines[index].points)
             if off > PLANE_TOLERANCE_MM:
                 yield _at(UNEVEN, roi.outlines[index], f"its points lie up to {off:.2f} mm off their plane")

@@ -11,9 +11,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from daemon.picture import draw
+from daemon.result_header import ResultIdentity
 from daemon.result_objects import STRUCTURE_SET
 from daemon.segmentation import STAGES, ContouredSeries, contour_series
-from daemon.structure_set import ResultIdentity
 from daemon.structure_template import DEFAULT_TEMPLATE
 from daemon.tables import console, safe
 from model.bundle import DEFAULT_BUNDLE, Bundle

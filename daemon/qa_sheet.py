@@ -22,8 +22,7 @@ from daemon.qa_sheet_words import (
     study_line,
     wrapped,
 )
-from daemon.result_header import readable
-from daemon.structure_set import ModelIdentity, ResultIdentity
+from daemon.result_header import ModelIdentity, ResultIdentity, readable
 from model.ct import CTVolume
 from model.findings import Finding, Severity, gravest
 from model.geometry import Mask

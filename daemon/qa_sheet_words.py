@@ -7,8 +7,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.textpath import text_to_path
 from pydicom import Dataset
 
-from daemon.result_header import software_version
-from daemon.structure_set import ModelIdentity, ResultIdentity
+from daemon.result_header import ModelIdentity, ResultIdentity, software_version
 from model.ct import CTVolume
 from model.geometry import SliceGrid
 

@@ -11,10 +11,11 @@ from pydicom import Dataset
 from daemon.destination_profile import PROFILES
 from daemon.encapsulated_pdf import build_encapsulated_pdf
 from daemon.qa_sheet import QASheet, build_qa_sheet
+from daemon.result_header import ModelIdentity, ResultIdentity, encode
 from daemon.result_objects import ResultKind, WantedObject
 from daemon.secondary_capture import build_secondary_capture, rgb_of_png
 from daemon.segmentation_object import build_segmentation
-from daemon.structure_set import ModelIdentity, ResultIdentity, build_structure_set, encode
+from daemon.structure_set import build_structure_set
 from daemon.structure_set_check import StructureSummary, check_structure_set
 from daemon.structure_template import ROI
 from model.ct import CTVolume

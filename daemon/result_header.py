@@ -1,26 +1,72 @@
 """What the objects of a job have in common: patient, study, series, equipment, dates, references to the CT."""
 
+import unicodedata
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
+from io import BytesIO
 from uuid import UUID, uuid5
 
 from highdicom.base import SOPClass
 from highdicom.base_content import ContributingEquipment
-from pydicom import Dataset
+from pydicom import Dataset, dcmwrite
 from pydicom.errors import BytesLengthException
 from pydicom.sr.codedict import codes
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DA, TM
 
 from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from daemon.structure_set import MANUFACTURER, ModelIdentity, ResultIdentity
-from daemon.structure_set_rois import MAX_LO, MAX_ST, plain, referenced_slice
 from model.ct import CTVolume
 from model.structures import Code
 
+MANUFACTURER = "oarlock"
+
+MAX_LO = 64
+"""Characters of a Long String (PS3.5 6.2)."""
+
+MAX_ST = 1024
+"""Characters of a Short Text."""
+
+_PLAIN = str.maketrans({"–": "-", "×": "x", "°": " deg", "³": "3", "\\": "/"})
 _UNDECODABLE = (BytesLengthException, ValueError, TypeError, KeyError, OverflowError, NotImplementedError)
 _NAMESPACE = UUID("0c2f5a92-6d0e-5b7f-9a41-3e8d7c6b1f24")
+
+
+@dataclass(frozen=True)
+class ResultIdentity:
+    """What makes a job's result the same object however often it is built.
+
+    Parameters
+    ----------
+    sop_instance_uid, series_instance_uid
+        Fixed when the job is opened.
+    created
+        Local time with its zone; planning systems show it as the structure set's date and time.
+    """
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    created: datetime
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which weights contoured: name and version of the bundle, SHA-256 of the weights in hexadecimal."""
+
+    name: str
+    version: str
+    digest: str
+
+
+def encode(structure_set: Dataset) -> bytes:
+    """Part 10 file in the data set's own transfer syntax: Implicit VR Little Endian for ours.
+
+    Implicit VR, because there a value may be longer than 64 kB whatever its VR.
+    """
+    buffer = BytesIO()
+    dcmwrite(buffer, structure_set, enforce_file_format=True)
+    return buffer.getvalue()
 
 
 def new_result(
@@ -68,7 +114,7 @@ def new_result(
         date, time = date_and_time(identity.created)
         setattr(result, f"{what}Date", date)
         setattr(result, f"{what}Time", time)
-    result.ContributingEquipmentSequence = _contributing_equipment(header, model)
+    result.ContributingEquipmentSequence = contributing_equipment(header, model)
     return result
 
 
@@ -81,6 +127,12 @@ def readable(header: Dataset) -> Dataset:
         except _UNDECODABLE:
             continue
     return decoded
+
+
+def plain(text: str, limit: int) -> str:
+    """ASCII of at most `limit` characters: encodable whatever the CT's character set."""
+    decomposed = unicodedata.normalize("NFKD", text.translate(_PLAIN))
+    return decomposed.encode("ascii", "ignore").decode("ascii")[:limit].strip()
 
 
 def date_and_time(moment: datetime) -> tuple[DA, TM]:
@@ -117,7 +169,15 @@ def referenced_slices(sop_instance_uids: Iterable[str]) -> list[Dataset]:
     return [referenced_slice(uid) for uid in sop_instance_uids]
 
 
-def _contributing_equipment(header: Dataset, model: ModelIdentity) -> list[ContributingEquipment]:
+def referenced_slice(sop_instance_uid: str) -> Dataset:
+    """Make an item that refers to one slice of the CT."""
+    item = Dataset()
+    item.ReferencedSOPClassUID = CTImageStorage
+    item.ReferencedSOPInstanceUID = sop_instance_uid
+    return item
+
+
+def contributing_equipment(header: Dataset, model: ModelIdentity) -> list[ContributingEquipment]:
     """The scanner, and the model as equipment of its own beside the software that runs it."""
     scanner = ContributingEquipment(
         manufacturer=plain(str(header.get("Manufacturer") or "unknown"), MAX_LO),

@@ -6,7 +6,7 @@ from enum import StrEnum
 from uuid import UUID, uuid5
 
 from daemon.config import Destination
-from daemon.structure_set import ResultIdentity
+from daemon.result_header import ResultIdentity
 
 _NAMESPACE = UUID("6f2a3c1e-94b7-5d0a-8f5e-2b7c1d9e4a60")
 _EVERYBODY = ""

@@ -8,8 +8,7 @@ from highdicom.base import SOPClass
 from numpy.typing import NDArray
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from daemon.result_header import date_and_time, new_result, referenced_slices
-from daemon.structure_set import ModelIdentity, ResultIdentity
+from daemon.result_header import ModelIdentity, ResultIdentity, date_and_time, new_result, referenced_slices
 from model.ct import CTVolume
 
 SERIES_NUMBER = 902

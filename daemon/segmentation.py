@@ -11,8 +11,8 @@ import numpy as np
 
 from daemon.judgement import Policy, judge, warning
 from daemon.result_building import Contoured, Store, StoredFile, build
+from daemon.result_header import ModelIdentity, ResultIdentity
 from daemon.result_objects import WantedObject
-from daemon.structure_set import ModelIdentity, ResultIdentity
 from daemon.structure_set_check import StructureSummary
 from daemon.structure_template import ROI, Template, apply_template, left_out
 from model.contours import trace
@@ -163,7 +163,7 @@ def contour_series(
         volume,
         rois,
         findings,
-        (*volume.remarks, *found.remarks, *_never_learned(organs, weights), *left_out(rois)),
+        (*volume.remarks, *found.remarks, *_never_learned(organs, weights)),
         ModelIdentity(weights.name, weights.version, weights.digest),
         identity,
         _usual_cm3(weights.reference_ranges, organs),
@@ -177,7 +177,7 @@ def contour_series(
         {name: mask for name, mask in masks.items() if not mask.is_empty},
         next((file.summaries for file in files if file.summaries), ()),
         findings,
-        tuple(contoured.remarks),
+        (*contoured.remarks, *left_out(rois)),
         enter.seconds(),
         contoured.model,
         contoured,

@@ -21,9 +21,19 @@ from pydicom.sr.coding import Code as CodeOf
 from pydicom.tag import Tag
 from pydicom.uid import SegmentationStorage
 
-from daemon.result_header import code_item, derived_uid, new_result, readable, referenced_slices
-from daemon.structure_set import MANUFACTURER, ModelIdentity, ResultIdentity
-from daemon.structure_set_rois import MAX_LO, plain, referenced_slice
+from daemon.result_header import (
+    MANUFACTURER,
+    MAX_LO,
+    ModelIdentity,
+    ResultIdentity,
+    code_item,
+    derived_uid,
+    new_result,
+    plain,
+    readable,
+    referenced_slice,
+    referenced_slices,
+)
 from model.ct import CTVolume
 from model.geometry import POSITION_TOLERANCE_MM, Mask, SliceGrid
 from model.structures import EXTRA_STRUCTURES, ORGAN_CATEGORY, STRUCTURES, Code, Structure, structure

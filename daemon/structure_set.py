@@ -1,36 +1,34 @@
 """The RT Structure Set IOD (PS3.3 A.19), module by module, and its Part 10 encoding."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
-from io import BytesIO
+from dataclasses import replace
 
 from highdicom.base import SOPClass
-from highdicom.base_content import ContributingEquipment
 from highdicom.content import AlgorithmIdentificationSequence
-from pydicom import Dataset, dcmwrite
-from pydicom.errors import BytesLengthException
+from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID, ImplicitVRLittleEndian, RTStructureSetStorage
-from pydicom.valuerep import DA, TM
 
 from daemon.destination_profile import PROFILES, EmptyStructures, Profile
 from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from daemon.short_names import short_names, shortening_remarks
-from daemon.structure_set_rois import (
+from daemon.result_header import (
+    MANUFACTURER,
     MAX_LO,
     MAX_ST,
-    observation_item,
+    ModelIdentity,
+    ResultIdentity,
+    contributing_equipment,
+    date_and_time,
     plain,
+    readable,
     referenced_slice,
-    roi_contour_item,
-    roi_item,
+    software_version,
 )
+from daemon.short_names import short_names, shortening_remarks
+from daemon.structure_set_rois import observation_item, roi_contour_item, roi_item
 from daemon.structure_template import ROI, left_out
 from model.ct import CTVolume
 
-MANUFACTURER = "oarlock"
 STRUCTURE_SET_LABEL = "AUTO UNREVIEWED"
 """SH: longer than 16 characters and some planning systems refuse the whole object."""
 
@@ -39,34 +37,6 @@ _SUSPICIOUS = "CHECK: {} - NEEDS REVIEW"
 
 SERIES_NUMBER = 900
 """Behind the series that scanners number, so that lists show the contours after their images."""
-
-_UNDECODABLE = (BytesLengthException, ValueError, TypeError, KeyError, OverflowError, NotImplementedError)
-
-
-@dataclass(frozen=True)
-class ResultIdentity:
-    """What makes a job's result the same object however often it is built.
-
-    Parameters
-    ----------
-    sop_instance_uid, series_instance_uid
-        Fixed when the job is opened.
-    created
-        Local time with its zone; planning systems show it as the structure set's date and time.
-    """
-
-    sop_instance_uid: str
-    series_instance_uid: str
-    created: datetime
-
-
-@dataclass(frozen=True)
-class ModelIdentity:
-    """Which weights contoured: name and version of the bundle, SHA-256 of the weights in hexadecimal."""
-
-    name: str
-    version: str
-    digest: str
 
 
 class RTStructureSet(SOPClass):
@@ -86,7 +56,7 @@ class RTStructureSet(SOPClass):
         profile: Profile,
         warning: str | None,
     ) -> None:
-        header = _readable(volume.header)
+        header = readable(volume.header)
         super().__init__(
             study_instance_uid=header.StudyInstanceUID,
             series_instance_uid=identity.series_instance_uid,
@@ -97,7 +67,7 @@ class RTStructureSet(SOPClass):
             modality="RTSTRUCT",
             manufacturer=MANUFACTURER,
             manufacturer_model_name=MANUFACTURER,
-            software_versions=_software_version(),
+            software_versions=software_version(),
             series_description=_series_description(warning),
             transfer_syntax_uid=ImplicitVRLittleEndian,
         )
@@ -113,18 +83,18 @@ class RTStructureSet(SOPClass):
             self.SpecificCharacterSet = header.SpecificCharacterSet
         # RT Series (C.8.8.1)
         self.OperatorsName = None
-        self.SeriesDate, self.SeriesTime = _date_and_time(identity.created)
+        self.SeriesDate, self.SeriesTime = date_and_time(identity.created)
         # Frame of Reference (C.7.4.1)
         self.FrameOfReferenceUID = header.FrameOfReferenceUID
         self.PositionReferenceIndicator = header.get("PositionReferenceIndicator")
         # SOP Common (C.12.1)
-        self.InstanceCreationDate, self.InstanceCreationTime = _date_and_time(identity.created)
-        self.ContributingEquipmentSequence = _contributing_equipment(header, model)
+        self.InstanceCreationDate, self.InstanceCreationTime = date_and_time(identity.created)
+        self.ContributingEquipmentSequence = contributing_equipment(header, model)
         # Structure Set (C.8.8.5)
         self.StructureSetLabel = STRUCTURE_SET_LABEL
         self.StructureSetName = plain(f"Automatic contours by {model.name} {model.version}", 64)
         self.StructureSetDescription = _description(model, remarks)
-        self.StructureSetDate, self.StructureSetTime = _date_and_time(identity.created)
+        self.StructureSetDate, self.StructureSetTime = date_and_time(identity.created)
         self.ReferencedFrameOfReferenceSequence = [_referenced_frame_of_reference(volume, header, profile)]
         self.StructureSetROISequence = [
             roi_item(each, header.FrameOfReferenceUID, f"{model.name} {model.version}", _algorithm(model))
@@ -178,38 +148,6 @@ def remarks_about(rois: Sequence[ROI], profile: Profile) -> list[str]:
     return [*left_out(rois), *shortening_remarks(names, profile)]
 
 
-def encode(structure_set: Dataset) -> bytes:
-    """Part 10 file in the data set's own transfer syntax: Implicit VR Little Endian for ours.
-
-    Implicit VR, because there a value may be longer than 64 kB whatever its VR.
-    """
-    buffer = BytesIO()
-    dcmwrite(buffer, structure_set, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def _readable(header: Dataset) -> Dataset:
-    """The attributes whose values can be decoded; a broken optional one must not cost the whole result."""
-    readable = Dataset()
-    for tag in list(header.keys()):
-        try:
-            readable.add(header[tag])
-        except _UNDECODABLE:
-            continue
-    return readable
-
-
-def _date_and_time(moment: datetime) -> tuple[DA, TM]:
-    return DA(f"{moment:%Y%m%d}"), TM(f"{moment:%H%M%S}")
-
-
-def _software_version() -> str:
-    try:
-        return version("oarlock")
-    except PackageNotFoundError:
-        return "dev"
-
-
 def _series_description(warning: str | None) -> str:
     """LO, at most 64 characters: what a warning says comes first, as lists cut the end."""
     if not warning:
@@ -220,27 +158,10 @@ def _series_description(warning: str | None) -> str:
 def _description(model: ModelIdentity, remarks: Sequence[str]) -> str:
     sentences = (
         "Contoured automatically; not reviewed by a person",
-        f"oarlock {_software_version()}, model {model.name} {model.version}, weights sha256 {model.digest}",
+        f"oarlock {software_version()}, model {model.name} {model.version}, weights sha256 {model.digest}",
         *remarks,
     )
     return plain(". ".join(sentences) + ".", MAX_ST)
-
-
-def _contributing_equipment(header: Dataset, model: ModelIdentity) -> list[ContributingEquipment]:
-    """The scanner, and the model as equipment of its own beside the software that runs it."""
-    scanner = ContributingEquipment(
-        manufacturer=plain(str(header.get("Manufacturer") or "unknown"), 64),
-        purpose_of_reference=codes.DCM.AcquisitionEquipment,
-        manufacturer_model_name=plain(str(header.get("ManufacturerModelName") or "unknown"), 64),
-    )
-    network = ContributingEquipment(
-        manufacturer=MANUFACTURER,
-        purpose_of_reference=codes.DCM.ProcessingEquipment,
-        manufacturer_model_name=plain(model.name, 64),
-        software_versions=plain(model.version, 64),
-        contribution_description=plain(f"Automatic contouring, weights sha256 {model.digest}", 1024),
-    )
-    return [scanner, network]
 
 
 def _algorithm(model: ModelIdentity) -> AlgorithmIdentificationSequence:

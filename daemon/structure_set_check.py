@@ -14,8 +14,9 @@ from scipy import ndimage
 from daemon.contour_data import MAX_VALUE_BYTES, decode_points
 from daemon.destination_profile import PROFILES, HoleStyle, Profile
 from daemon.errors import OutputRejected
+from daemon.result_header import ResultIdentity
 from daemon.short_names import short_names
-from daemon.structure_set import ResultIdentity, written
+from daemon.structure_set import written
 from daemon.structure_set_rules import broken_rules
 from daemon.structure_template import ROI
 from model.contours import Contour, fill

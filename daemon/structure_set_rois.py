@@ -1,29 +1,21 @@
 """What a structure set says of one ROI: name, codes, type and contours (PS3.3 C.8.8.5, C.8.8.6, C.8.8.8)."""
 
-import unicodedata
 from collections.abc import Sequence
 
 from pydicom import Dataset
 from pydicom.charset import default_encoding
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
-from pydicom.uid import CTImageStorage
 
 from daemon.contour_data import count_points, encode_contour
 from daemon.destination_profile import CodeScheme, Profile
+from daemon.result_header import MAX_LO, MAX_ST, code_item, plain, referenced_slice
 from daemon.structure_template import ROI, Codes
 from model.contours import Contour
 from model.ct import CTVolume
-from model.structures import ORGAN_CATEGORY, Code
-
-MAX_LO = 64
-"""Characters of a Long String (PS3.5 6.2)."""
-
-MAX_ST = 1024
-"""Characters of a Short Text."""
+from model.structures import ORGAN_CATEGORY
 
 _CONTOUR_DATA = Tag("ContourData")
-_PLAIN = str.maketrans({"–": "-", "×": "x", "°": " deg", "³": "3", "\\": "/"})
 
 
 def roi_item(roi: ROI, frame_of_reference_uid: str, made_by: str, algorithm: Sequence[Dataset]) -> Dataset:
@@ -73,19 +65,19 @@ def _identify(item: Dataset, own: Codes, scheme: CodeScheme) -> None:
     identifying = own.site or (own.fma if scheme is CodeScheme.FMA else own.snomed)
     if identifying is None:
         return
-    identification = _code(identifying)
+    identification = code_item(identifying)
     if own.snomed:
-        item.SegmentedPropertyCategoryCodeSequence = [_code(ORGAN_CATEGORY)]
+        item.SegmentedPropertyCategoryCodeSequence = [code_item(ORGAN_CATEGORY)]
         if identifying is own.snomed:
             if own.laterality:
-                identification.SegmentedPropertyTypeModifierCodeSequence = [_code(own.laterality)]
+                identification.SegmentedPropertyTypeModifierCodeSequence = [code_item(own.laterality)]
         else:
-            anatomy = _code(own.snomed)
+            anatomy = code_item(own.snomed)
             if own.laterality:
-                anatomy.PrimaryAnatomicStructureModifierSequence = [_code(own.laterality)]
+                anatomy.PrimaryAnatomicStructureModifierSequence = [code_item(own.laterality)]
             item.PrimaryAnatomicStructureSequence = [anatomy]
     if own.fma and identifying is not own.fma:
-        identification.EquivalentCodeSequence = [_code(own.fma)]
+        identification.EquivalentCodeSequence = [code_item(own.fma)]
     item.RTROIIdentificationCodeSequence = [identification]
 
 
@@ -112,27 +104,3 @@ def _contour(contour: Contour, volume: CTVolume, profile: Profile) -> Dataset:
     )
     item.set_original_encoding(True, True, default_encoding)  # noqa: FBT003 -- (implicit, little endian)
     return item
-
-
-def _code(code: Code) -> Dataset:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = (
-        code.value,
-        code.scheme_designator,
-        code.meaning,
-    )
-    return item
-
-
-def referenced_slice(sop_instance_uid: str) -> Dataset:
-    """Reference to a slice of the CT."""
-    item = Dataset()
-    item.ReferencedSOPClassUID = CTImageStorage
-    item.ReferencedSOPInstanceUID = sop_instance_uid
-    return item
-
-
-def plain(text: str, limit: int) -> str:
-    """ASCII of at most `limit` characters: encodable whatever the CT's character set."""
-    decomposed = unicodedata.normalize("NFKD", text.translate(_PLAIN))
-    return decomposed.encode("ascii", "ignore").decode("ascii")[:limit].strip()

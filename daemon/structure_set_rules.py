@@ -7,7 +7,7 @@ from pydicom import Dataset
 from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, RTStructureSetStorage
 
 from daemon.iod_rules import missing_attributes
-from daemon.structure_set import ResultIdentity
+from daemon.result_header import ResultIdentity
 from daemon.structure_template import InterpretedType
 from model.ct import CTVolume
 

@@ -8,7 +8,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage
 
-from daemon.structure_set import ModelIdentity, ResultIdentity
+from daemon.result_header import ModelIdentity, ResultIdentity
 from daemon.structure_template import ROI, apply_template, template_of
 from model.contours import Contour, trace
 from model.ct import CTVolume

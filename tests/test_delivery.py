@@ -12,7 +12,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittle
 
 from daemon.config import Destination
 from daemon.delivery import OutcomeKind, Timeouts, echo, send
-from daemon.structure_set import build_structure_set, encode
+from daemon.result_header import encode
+from daemon.structure_set import build_structure_set
 from tests.peers import ReceivingPeer, free_port, orthanc, silent_port, storescp
 from tests.phantom import make_grid
 from tests.structure_set_samples import IDENTITY, MODEL, ct_volume, organ_masks, rois_of

@@ -14,7 +14,8 @@ from matplotlib.path import Path as Outline
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from daemon.structure_set import build_structure_set, encode
+from daemon.result_header import encode
+from daemon.structure_set import build_structure_set
 from daemon.structure_template import apply_template, template_of
 from model.contours import Contour, fill, trace
 from model.ct import read_series

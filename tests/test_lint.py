@@ -19,7 +19,8 @@ from daemon.lint_images import CTImages, images_of, read_images
 from daemon.lint_report import rules_markdown
 from daemon.lint_sides import side, stem
 from daemon.lint_stack import Stack
-from daemon.structure_set import build_structure_set, encode
+from daemon.result_header import encode
+from daemon.structure_set import build_structure_set
 from model.ct import read_series
 from model.geometry import Mask
 from tests.command import Oarlock

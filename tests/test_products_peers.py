@@ -13,9 +13,9 @@ from pydicom import Dataset, dcmread
 
 from daemon.encapsulated_pdf import build_encapsulated_pdf
 from daemon.qa_sheet import QASheet, build_qa_sheet
+from daemon.result_header import encode
 from daemon.secondary_capture import build_secondary_capture, rgb_of_png
 from daemon.segmentation_object import build_segmentation
-from daemon.structure_set import encode
 from tests.peers import orthanc
 from tests.phantom import make_grid
 from tests.structure_set_samples import IDENTITY, MODEL, ROOT, ct_header, ct_volume, organ_masks

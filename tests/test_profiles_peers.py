@@ -14,7 +14,8 @@ from pydicom import dcmread
 from daemon.config import Destination
 from daemon.delivery import OutcomeKind, send
 from daemon.destination_profile import PROFILES, HoleStyle, Profile
-from daemon.structure_set import build_structure_set, encode
+from daemon.result_header import encode
+from daemon.structure_set import build_structure_set
 from daemon.structure_set_check import check_structure_set
 from daemon.structure_template import ROI, Template, apply_template, organ_line
 from model.contours import Contour, trace

@@ -9,8 +9,8 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage
 
 from daemon.encapsulated_pdf import build_encapsulated_pdf
+from daemon.result_header import encode
 from daemon.secondary_capture import build_secondary_capture, rgb_of_png
-from daemon.structure_set import encode
 from tests.phantom import make_grid
 from tests.structure_set_samples import IDENTITY, MODEL, ct_header, ct_volume
 

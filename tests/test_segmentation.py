@@ -9,9 +9,9 @@ from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage, Se
 
 from daemon.destination_profile import PROFILES
 from daemon.errors import OutputRejected
+from daemon.result_header import ResultIdentity
 from daemon.result_objects import STRUCTURE_SET, ResultKind, WantedObject
 from daemon.segmentation import STAGES, contour_series
-from daemon.structure_set import ResultIdentity
 from daemon.structure_template import template_of
 from daemon.template_file import load_template
 from model.errors import ReasonCode, SeriesUnsuitable

@@ -10,8 +10,8 @@ from highdicom.color import CIELabColor
 from pydicom import Dataset, dcmread
 from pydicom.uid import SegmentationStorage
 
+from daemon.result_header import encode
 from daemon.segmentation_object import build_segmentation
-from daemon.structure_set import encode
 from model.geometry import Mask, SliceGrid
 from model.structures import structure
 from tests.phantom import make_grid

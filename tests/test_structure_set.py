@@ -14,7 +14,8 @@ from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from daemon.destination_profile import PROFILES, EmptyStructures
-from daemon.structure_set import build_structure_set, encode
+from daemon.result_header import encode
+from daemon.structure_set import build_structure_set
 from daemon.structure_template import DEFAULT_TEMPLATE, Codes, InterpretedType, apply_template, template_of
 from model.contours import Contour, fill
 from model.ct import read_series

@@ -12,7 +12,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from daemon.destination_profile import PROFILES, EmptyStructures, HoleStyle
 from daemon.errors import OutputRejected
-from daemon.structure_set import build_structure_set, encode
+from daemon.result_header import encode
+from daemon.structure_set import build_structure_set
 from daemon.structure_set_check import check_structure_set
 from model.contours import Contour, trace
 from model.geometry import Mask

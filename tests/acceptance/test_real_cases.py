@@ -9,8 +9,8 @@ import pytest
 import SimpleITK as sitk
 
 from daemon.jobs import JobState
+from daemon.result_header import ResultIdentity
 from daemon.segmentation import contour_series
-from daemon.structure_set import ResultIdentity
 from model.bundle import DEFAULT_BUNDLE, Bundle
 from model.ct import find_series, read_series
 from model.errors import ReasonCode, SeriesUnsuitable
