@@ -4,12 +4,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.dataelem import RawDataElement
 from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 
@@ -61,11 +60,13 @@ def coordinates_of(contour: Dataset) -> Coordinates:
     if _CONTOUR_DATA not in contour:
         return Coordinates("", b"", np.empty(0))
     element = contour.get_item(_CONTOUR_DATA)
-    value = cast("object", element.value)
-    if not isinstance(value, bytes):
-        parts = value if isinstance(value, MultiValue) else [value]
-        value = "\\".join("" if each is None else str(each) for each in parts).encode("utf-8", "replace")
-    return _decoded((element.VR or "") if isinstance(element, RawDataElement) else "", value)
+    # Typed as bytes, but a data set made in memory holds numbers here.
+    value: Any = element.value
+    if isinstance(value, bytes):
+        return _decoded(element.VR or "", value)
+    parts = value if isinstance(value, MultiValue) else [value]
+    text = "\\".join("" if each is None else str(each) for each in parts)
+    return _decoded("", text.encode("utf-8", "replace"))
 
 
 def _decoded(vr: str, encoded: bytes) -> Coordinates:
