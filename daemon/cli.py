@@ -5,7 +5,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -177,6 +177,18 @@ def segment(
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE.png", dir_okay=False, help="Draw the contours as well.")
     ] = None,
+    qa_sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.pdf", dir_okay=False, help="Contours, volumes and findings, PNG or PDF."),
+    ] = None,
+    segmentation: Annotated[
+        Path | None, typer.Option(metavar="SEG.dcm", dir_okay=False, help="A DICOM Segmentation as well.")
+    ] = None,
+    template: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.toml", exists=True, dir_okay=False, help="A site's structure template."),
+    ] = None,
+    profile: Annotated[str, typer.Option(metavar="NAME", help="The planning system it is for.")] = "generic",
     series: Annotated[
         str | None, typer.Option(metavar="UID", help="Which series, where the folder holds several.")
     ] = None,
@@ -186,16 +198,24 @@ def segment(
 
     Example: `oarlock segment CT/ --output RTSTRUCT.dcm --picture contours.png`
     """
-    for path in filter(None, (output, picture)):
-        if not os.access(path.absolute().parent, os.W_OK):
-            wrong_use(f"{path.absolute().parent} is no folder that can be written")
-        if path.exists() and not force:
-            wrong_use(f"{path} exists; --force overwrites it")
+    files = {"picture": picture, "QA sheet": qa_sheet, "segmentation": segmentation, "structure set": output}
+    wanted = {what: path for what, path in files.items() if path}
+    _refuse_unwritable(wanted.values(), force=force)
     from daemon import offline, tables
+    from daemon.destination_profile import PROFILES
+    from daemon.result_objects import ResultKind, WantedObject
+    from daemon.structure_template import DEFAULT_TEMPLATE
+    from daemon.template_file import load_template
 
+    if profile not in PROFILES:
+        wrong_use(f"no profile is called {profile} (known: {', '.join(PROFILES)})")
+    outputs = {WantedObject(ResultKind.STRUCTURE_SET, profile, ()): output}
+    if segmentation:
+        outputs[WantedObject(ResultKind.SEGMENTATION, "", ())] = segmentation
+    chosen = load_template(template) if template else DEFAULT_TEMPLATE
     try:
         paths = offline.choose_series(folder, series)
-        result = offline.segment(paths, bundle, device, output)
+        result = offline.segment(paths, bundle, device, outputs, chosen)
     except offline.WrongSeries as error:
         wrong_use(str(error))
     tables.console().print(tables.structures_table(result.summaries))
@@ -203,10 +223,20 @@ def segment(
         tables.console().print(tables.findings_table(result.findings))
     for remark in result.remarks:
         typer.echo(f"note: {remark}")
-    typer.echo(f"structure set: {output}")
     if picture:
         offline.picture(result, picture)
-        typer.echo(f"picture: {picture}")
+    if qa_sheet:
+        offline.qa_sheet(result, qa_sheet)
+    for what, path in wanted.items():
+        typer.echo(f"{what}: {path}")
+
+
+def _refuse_unwritable(paths: Iterable[Path], *, force: bool) -> None:
+    for path in paths:
+        if not os.access(path.absolute().parent, os.W_OK):
+            wrong_use(f"{path.absolute().parent} is no folder that can be written")
+        if path.exists() and not force:
+            wrong_use(f"{path} exists; --force overwrites it")
 
 
 app.add_typer(cli_jobs.app)

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from daemon.picture import draw
 from daemon.result_header import ResultIdentity
-from daemon.result_objects import STRUCTURE_SET
+from daemon.result_objects import WantedObject
 from daemon.segmentation import STAGES, ContouredSeries, contour_series
-from daemon.structure_template import DEFAULT_TEMPLATE
+from daemon.structure_template import DEFAULT_TEMPLATE, Template
 from daemon.tables import console, safe
 from model.bundle import DEFAULT_BUNDLE, Bundle
 from model.ct import find_series
@@ -54,21 +54,32 @@ def _series_table(found: Mapping[str, Sequence[Path]]) -> Table:
     return table
 
 
-def segment(paths: Sequence[Path], bundle: Path | None, device: str, output: Path) -> ContouredSeries:
-    """Contour a series into `output`, which exists only once it has passed its check.
+def segment(
+    paths: Sequence[Path],
+    bundle: Path | None,
+    device: str,
+    outputs: Mapping[WantedObject, Path],
+    template: Template = DEFAULT_TEMPLATE,
+) -> ContouredSeries:
+    """Contour a series into files, which exist only once all of them have passed their checks.
 
     Without a bundle's folder, the model that comes with oarlock is used.
+
+    Parameters
+    ----------
+    outputs
+        What to make, structure sets first, and where to write it.
 
     Raises
     ------
     SeriesUnsuitable, OutputRejected, BundleError
         As in `contour_series` and `Segmenter`.
     """
-    part = output.with_name(f".{output.name}.part")
+    parts = {wanted.file_name: path.with_name(f".{path.name}.part") for wanted, path in outputs.items()}
 
-    def store(_name: str, content: bytes) -> Path:
-        part.write_bytes(content)
-        return part
+    def store(name: str, content: bytes) -> Path:
+        parts[name].write_bytes(content)
+        return parts[name]
 
     identity = ResultIdentity(
         generate_uid(prefix=None), generate_uid(prefix=None), datetime.now().astimezone()
@@ -76,13 +87,19 @@ def segment(paths: Sequence[Path], bundle: Path | None, device: str, output: Pat
     segmenter = Segmenter(Bundle.load(bundle or DEFAULT_BUNDLE), device)
     try:
         with _progress_bars() as bars:
-            result = contour_series(
-                paths, segmenter, identity, DEFAULT_TEMPLATE, [STRUCTURE_SET], store, bars.show
-            )
-        part.replace(output)
+            result = contour_series(paths, segmenter, identity, template, list(outputs), store, bars.show)
+        for wanted, path in outputs.items():
+            parts[wanted.file_name].replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        for part in parts.values():
+            part.unlink(missing_ok=True)
     return result
+
+
+def qa_sheet(result: ContouredSeries, path: Path) -> None:
+    """Write the QA sheet, as PDF where the file's name ends so; it names the patient."""
+    sheet = result.contoured.qa_sheet
+    path.write_bytes(sheet.pdf if path.suffix.lower() == ".pdf" else sheet.png)
 
 
 def picture(result: ContouredSeries, path: Path) -> None:

@@ -115,3 +115,27 @@ def test_a_broken_model_is_said_so(oarlock, series, bundle, tmp_path):
 
     assert answer.code == 1
     assert "SHA-256" in answer.err
+
+
+def test_everything_that_a_destination_may_get_can_be_had_as_files(oarlock, series, bundle, tmp_path):
+    template = tmp_path / "site.toml"
+    template.write_text('name = "Site"\n[[structures]]\norgan = "Brain"\nname = "Hirn"\n')
+    made = {name: tmp_path / name for name in ("rt.dcm", "seg.dcm", "qa.pdf")}
+
+    done = oarlock(
+        "segment", series, "--bundle", bundle, "--output", made["rt.dcm"], "--segmentation", made["seg.dcm"],
+        "--qa-sheet", made["qa.pdf"], "--template", template, "--profile", "eclipse",
+    )  # fmt: skip
+
+    assert done.code == 0, done.err
+    assert [roi.ROIName for roi in dcmread(made["rt.dcm"]).StructureSetROISequence] == ["Hirn"]
+    assert [each.SegmentLabel for each in dcmread(made["seg.dcm"]).SegmentSequence] == ["Brain"]
+    assert made["qa.pdf"].read_bytes().startswith(b"%PDF")
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_profile_that_does_not_exist_is_said_with_those_that_do(oarlock, series, tmp_path):
+    done = oarlock("segment", series, "--output", tmp_path / "rt.dcm", "--profile", "eclypse")
+
+    assert done.code == 2
+    assert "raystation" in done.err

@@ -9,6 +9,8 @@ from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage, Se
 
 from daemon.destination_profile import PROFILES
 from daemon.errors import OutputRejected
+from daemon.lint import lint_file
+from daemon.lint_images import images_of
 from daemon.result_header import ResultIdentity
 from daemon.result_objects import STRUCTURE_SET, ResultKind, WantedObject
 from daemon.segmentation import STAGES, contour_series
@@ -161,6 +163,9 @@ def test_each_destination_gets_its_own_object_and_all_pass_their_check(series, t
 
     done = contour_series(series, StubSegmenter(), IDENTITY, template_of(WANTED), wanted, stored_in(tmp_path))
 
+    for file in done.files:
+        found = lint_file(file.path, images_of(done.volume), PROFILES[file.wanted.profile])
+        assert [each for each in found if each.severity != "note"] == []
     uids = [dcmread(file.path).SOPInstanceUID for file in done.files]
     assert uids == [file.sop_instance_uid for file in done.files]
     assert len(set(uids)) == len(wanted)
