@@ -187,7 +187,7 @@ class JobRunner:
             self._wanted(route),
             store,
             progress,
-            route.doubtful,
+            policy=route.doubtful,
         )
         if route.qa_sheet != "none":
             progress("qa-sheet", 0.0)

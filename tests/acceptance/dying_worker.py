@@ -38,7 +38,7 @@ def arm(point: str) -> None:
 
 
 def _dying_at(stage: str, contour: Callable[..., Any]) -> Callable[..., Any]:
-    def contour_series(*arguments: Any) -> Any:
+    def contour_series(*arguments: Any, **named: Any) -> Any:
         *others, progress = arguments
 
         def report(entered: str, share: float) -> None:
@@ -46,7 +46,7 @@ def _dying_at(stage: str, contour: Callable[..., Any]) -> Callable[..., Any]:
             if entered == stage:
                 die()
 
-        return contour(*others, report)
+        return contour(*others, report, **named)
 
     return contour_series
 
