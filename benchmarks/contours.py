@@ -31,7 +31,8 @@ from daemon.contour_data import decode_points
 from daemon.lint import lint_file
 from daemon.lint_finding import Severity
 from daemon.lint_images import read_images
-from daemon.structure_set import ModelIdentity, ResultIdentity, build_structure_set, encode
+from daemon.result_header import ModelIdentity, ResultIdentity, encode
+from daemon.structure_set import build_structure_set
 from daemon.structure_template import ROI, apply_template, template_of
 from model.contours import Contour, fill, trace
 from model.ct import CTVolume, read_series
@@ -112,6 +113,9 @@ def cases(folder: Path, data: Path, scans: int) -> Iterator[Case]:
 def _shapes(path: Path, bits: Mapping[str, int]) -> tuple[SliceGrid, Masks]:
     image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
     bitmask = sitk.GetArrayFromImage(image)
+    # Square, as slices of CTs are: rt-utils' reader exchanges rows and columns.
+    side = max(bitmask.shape[1:])
+    bitmask = np.pad(bitmask, ((0, 0), *((0, side - n) for n in bitmask.shape[1:])))
     columns_mm, rows_mm, slices_mm = image.GetSpacing()
     positions = np.array(image.GetOrigin()) + np.arange(len(bitmask))[:, None] * (0, 0, slices_mm)
     grid = SliceGrid(
@@ -304,7 +308,9 @@ which fills with OpenCV. Dice is between the mask and what the reader sees, over
   voxel centres gets the mask back voxel by voxel, and encloses the area of its voxels.
 - rt-utils' writer draws through the centres of the outermost voxels, and its reader counts those as inside: the
   two undo each other, but a reader of polygons sees its organs too small, by half a pixel all round.
-  Its reader takes other writers' lines to the nearest pixels.
+  It rounds the vertices of other writers to whole pixels: of a smooth line, whose vertices lie on either side of
+  the voxel edge, it makes an organ up to a pixel too large here and there. That is the price of smooth lines in
+  readers of this kind; planning systems read polygons.
 - Volume error is what the polygons enclose against the voxels: least, median and greatest over organs.
 - Seconds are from masks in memory to the file on disk; of plastimatch with its reading of CT and masks, which
   cannot be taken apart. Writers took turns.
