@@ -93,7 +93,8 @@ def test_results_from_before_there_were_several_are_still_delivered(tmp_path, cl
         for table in ("delivery_items", "results", "findings"):
             connection.execute(f"DELETE FROM {table}")  # noqa: S608 -- names stand above
         connection.executescript(
-            "DROP TABLE commitments; DROP INDEX ix_instances_sop_instance_uid; DROP VIEW v_findings; DROP TABLE findings; DROP TABLE delivery_items; DROP TABLE results;"
+            "DROP TABLE commitments; DROP INDEX ix_instances_sop_instance_uid;"
+            "DROP VIEW v_findings; DROP TABLE findings; DROP TABLE delivery_items; DROP TABLE results;"
             "ALTER TABLE jobs ADD COLUMN result_sha256 VARCHAR(64);"
             "UPDATE jobs SET result_sha256 = 'abc'; UPDATE alembic_version SET version_num = '0001';"
         )
