@@ -10,13 +10,14 @@ import SimpleITK as sitk
 
 from daemon.jobs import JobState
 from daemon.result_header import ResultIdentity
+from daemon.result_objects import STRUCTURE_SET
 from daemon.segmentation import contour_series
+from daemon.structure_template import DEFAULT_TEMPLATE
 from model.bundle import DEFAULT_BUNDLE, Bundle
 from model.ct import find_series, read_series
 from model.errors import ReasonCode, SeriesUnsuitable
 from model.geometry import Mask, SliceGrid
 from model.segmenter import Segmenter
-from model.structures import STRUCTURES
 from tests.acceptance.processes import install
 from tests.conditions import wait_until
 from tests.demo import masks_of
@@ -99,12 +100,16 @@ def test_a_plastic_head_is_refused_with_the_reason_and_not_contoured(tmp_path) -
     with tarfile.open(archive) as files:
         files.extractall(tmp_path, filter="data")
     series = max(find_series(tmp_path).values(), key=len)
-    names = [organ.name for organ in STRUCTURES]
     identity = ResultIdentity("2.25.1", "2.25.2", datetime(2025, 1, 2, tzinfo=UTC))
 
     with pytest.raises(SeriesUnsuitable, match="none of 21 structures found in 28 slices") as refused:
         contour_series(
-            series, Segmenter(Bundle.load(DEFAULT_BUNDLE), "cpu"), identity, names, lambda _: tmp_path
+            series,
+            Segmenter(Bundle.load(DEFAULT_BUNDLE), "cpu"),
+            identity,
+            DEFAULT_TEMPLATE,
+            [STRUCTURE_SET],
+            lambda name, _: tmp_path / name,
         )
 
     assert refused.value.code is ReasonCode.NOT_HEAD_AND_NECK
