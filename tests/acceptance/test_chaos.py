@@ -1,5 +1,7 @@
 """Two hundred kills while studies stream in: nothing lost, nothing doubled, no state that is not true."""
 
+import shutil
+
 import pytest
 
 from tests.chaos import IMAGES, chaos
@@ -7,6 +9,7 @@ from tests.chaos import IMAGES, chaos
 KILLS = 200
 
 
+@pytest.mark.skipif(not shutil.which("storescu"), reason="needs DCMTK")
 @pytest.mark.timeout(1800)
 def test_two_hundred_kills_lose_double_and_falsify_nothing(tmp_path):
     tally = chaos(tmp_path / "node", seed=20261124, go_on=lambda seen: sum(seen.kills.values()) < KILLS)
