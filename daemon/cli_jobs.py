@@ -19,11 +19,14 @@ from daemon.audit_trail import write_csv, write_json
 from daemon.cli_options import ConfigFile, complain, load, wrong_use
 from daemon.config import DEFAULT_CONFIG
 from daemon.errors import CannotStart
+from daemon.failure_words import without_patient
 from daemon.job_queue import JobQueue, head_revision, schema_revision
 from daemon.job_queue_engine import sqlite_engine
 from daemon.job_report import plain, read_report
 from daemon.jobs import JobState
+from daemon.retention import erase as erase_job
 from daemon.roles import utc_now
+from daemon.spool import Spool
 
 app = typer.Typer()
 
@@ -122,8 +125,38 @@ def reject(
 ) -> None:
     """Refuse the results of a held job: nothing of it is sent."""
     with _queue(config) as queue:
-        queue.refuse(job, f"rejected by {_operator()}" + (f": {because}" if because else ""))
+        reason = f": {without_patient(because, queue.job(job))}" if because else ""
+        queue.refuse(job, f"rejected by {_operator()}{reason}")
         typer.echo(f"job {job} is {JobState.REJECTED}")
+
+
+@app.command(rich_help_panel="Look after jobs")
+def erase(
+    jobs: Annotated[
+        list[int] | None, typer.Argument(metavar="JOB…", help="Numbers, as in `oarlock jobs`.")
+    ] = None,
+    *,
+    patient: Annotated[str, typer.Option(metavar="ID", help="All jobs of this Patient ID.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Remove a patient for ever: files, name and numbers; the history stays without them.
+
+    Only jobs that are finished; `oarlock cancel` finishes others.
+    Copies elsewhere are not reached: back-ups, exports, archives, planning systems.
+    """
+    loaded = load(config)
+    spool = Spool(loaded.storage.root, loaded.storage.min_free_bytes)
+    with _queue(config) as queue:
+        chosen = [queue.job(job) for job in jobs or ()] + (queue.jobs_of_patient(patient) if patient else [])
+        if not chosen:
+            wrong_use("nothing to erase: no job was named, or none has this Patient ID")
+        tables.console().print(tables.jobs_table(chosen))
+        if not yes:
+            typer.confirm("Erase for ever?", abort=True)
+        for job in chosen:
+            erase_job(queue, spool, utc_now(), job.id, f"erased by {_operator()}: files and identifiers")
+            typer.echo(f"job {job.id} is erased")
 
 
 @app.command(rich_help_panel="Look after jobs")

@@ -130,9 +130,10 @@ class DeliverySettings(_Section):
 
 
 class Retention(_Section):
-    """How long the files of a finished job are kept; its row stays."""
+    """How long the files of a finished job are kept, and how long its row says whose it was; the row stays."""
 
     days: float = Field(30, gt=0)
+    identifiers_days: float = Field(365, gt=0)
 
 
 class Peer(_Section):

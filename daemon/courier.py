@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydicom.errors import InvalidDicomError
 from daemon.config import Config, Destination
 from daemon.delivery import DeliveryOutcome, OutcomeKind, Timeouts, send
 from daemon.errors import StaleJob
-from daemon.failure_words import call_path, describe
+from daemon.failure_words import call_path, describe, without_patient
 from daemon.job_queue import JobQueue
 from daemon.jobs import Delivery, Job
 from daemon.lease import kept
@@ -131,9 +132,13 @@ class Courier:
             self._queue.item_sent(unsent[path][0].id)
 
         try:
-            return send(list(unsent), destination, config.node.ae_title, self._timeouts, config.tls, stored)
+            outcome = send(
+                list(unsent), destination, config.node.ae_title, self._timeouts, config.tls, stored
+            )
         except (OSError, InvalidDicomError) as error:
             raise _unreadable(error) from error
+        # A destination's comment may name the patient, whom the history must be able to forget.
+        return replace(outcome, detail=without_patient(outcome.detail, job))
 
     def _destination(self, delivery: Delivery, config: Config) -> Destination:
         destination = config.destination(delivery.destination)

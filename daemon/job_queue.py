@@ -9,12 +9,20 @@ from sqlalchemy import Engine, Select, select
 
 from daemon import job_queue_commitments as commitments
 from daemon import job_queue_deliveries as delivering
+from daemon import job_queue_identity as identity
 from daemon import job_queue_leases as leases
 from daemon import job_queue_operators as operators
 from daemon import job_queue_recovery as recovery
 from daemon import job_queue_series as series
 from daemon.job_queue_audit import AuditRow, trail
-from daemon.job_queue_engine import Transactions, head_revision, migrate, schema_revision, sqlite_engine
+from daemon.job_queue_engine import (
+    Transactions,
+    forget_journal,
+    head_revision,
+    migrate,
+    schema_revision,
+    sqlite_engine,
+)
 from daemon.job_queue_state import get, move, move_held, remark, stale
 from daemon.job_queue_values import (
     FindingResult,
@@ -408,6 +416,31 @@ class JobQueue:
                 return
             which, detail = Job.id == job_id, "files removed at the end of retention"
             move(session, self._clock(), which, job.state, JobState.PURGED, detail=detail, patient_name=None)
+
+    def jobs_of_patient(self, patient_id: str) -> list[Job]:
+        """Jobs that still name a Patient ID, oldest first."""
+        with self._reading() as session:
+            return identity.of_patient(session, patient_id)
+
+    def forget_patient(self, job_id: int, detail: str) -> None:
+        """Purge a finished job whose files are gone, and leave nothing of its patient; repeatable.
+
+        Raises
+        ------
+        IllegalTransition
+            The job is not finished.
+        """
+        with self._writing() as session:
+            identity.forget(session, self._clock(), job_id, detail)
+        forget_journal(self._engine)
+
+    def forget_patients(self, before: datetime) -> int:
+        """Leave nothing of the patients in purged jobs opened before a time; returns how many those were."""
+        with self._writing() as session:
+            forgotten = identity.forget_aged(session, before)
+        if forgotten:
+            forget_journal(self._engine)
+        return forgotten
 
     def _all(self, rows: Select[_Row]) -> list[_Row]:
         with self._reading() as session:

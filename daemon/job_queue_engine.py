@@ -83,6 +83,18 @@ def schema_revision(url: str) -> str | None:
         engine.dispose()
 
 
+def forget_journal(engine: Engine) -> None:
+    """Empty the write-ahead log, where what was blanked stands until it is overwritten.
+
+    While another process reads an older state it stays, and the next call empties it.
+    """
+    with engine.connect() as connection:
+        raw = connection.connection.driver_connection
+        assert raw is not None, "a checked-out connection has its driver's"
+        connection.rollback()  # a checkpoint cannot run within a transaction
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
 def head_revision() -> str:
     """Revision this program needs."""
     head = ScriptDirectory(str(_MIGRATIONS)).get_current_head()

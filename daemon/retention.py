@@ -1,9 +1,10 @@
-"""What may be purged, and when: finished jobs after their days, delivered ones earlier if room is short."""
+"""What may be purged and forgotten, and when: finished jobs after their days, earlier if room is short."""
 
 from datetime import datetime, timedelta
 
 import structlog
 
+from daemon.errors import IllegalTransition
 from daemon.job_queue import JobQueue
 from daemon.jobs import Job, JobState
 from daemon.spool import Spool
@@ -24,6 +25,33 @@ def purge_old(queue: JobQueue, spool: Spool, now: datetime, retention_days: floa
     if not spool.has_room():
         purged += _make_room(queue, spool, now)
     return purged
+
+
+def forget_old(queue: JobQueue, now: datetime, identifiers_days: float) -> int:
+    """Take the patients out of rows that are old enough and have no files; returns how many those were."""
+    if forgotten := queue.forget_patients(now - timedelta(days=identifiers_days)):
+        _log.info("patients_forgotten", jobs=forgotten)
+    return forgotten
+
+
+def erase(queue: JobQueue, spool: Spool, now: datetime, job_id: int, detail: str) -> None:
+    """Remove a job's files and all that identifies its patient now, as a patient may ask for.
+
+    Raises
+    ------
+    IllegalTransition
+        It is not finished, or its images are needed by a later revision that is not.
+    """
+    job = queue.job(job_id)
+    is_free = job.state is JobState.PURGED or job_id in {each.id for each in queue.purgeable(now)}
+    if not is_free:
+        raise IllegalTransition(
+            f"job {job_id} is {job.state} or a later revision of its series is at work; "
+            "cancel what is unfinished first"
+        )
+    spool.purge(job_id)
+    queue.forget_patient(job_id, detail)
+    _log.info("job_erased", job=job_id, was=str(job.state))
 
 
 def _make_room(queue: JobQueue, spool: Spool, now: datetime) -> int:

@@ -18,7 +18,7 @@ from daemon.delivery import Timeouts
 from daemon.errors import StaleJob, StorageFull
 from daemon.job_queue import JobQueue
 from daemon.job_runner import LEASE_SECONDS, JobRunner
-from daemon.retention import purge_old
+from daemon.retention import forget_old, purge_old
 from daemon.segmentation import SegmentsVolumes
 from daemon.spool import Spool
 
@@ -110,7 +110,9 @@ class Worker:
                     log.warning("leases_expired", jobs=released)
             if now >= self._next_retention:
                 self._next_retention = now + RETENTION_SECONDS
-                purge_old(self._queue, self._spool, self._clock(), self._settings().retention.days)
+                retention = self._settings().retention
+                purge_old(self._queue, self._spool, self._clock(), retention.days)
+                forget_old(self._queue, self._clock(), retention.identifiers_days)
         except StorageFull as error:
             log.warning("tidying_postponed", reason=str(error))
 

@@ -8,7 +8,7 @@ from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 from daemon.jobs import DeliveryState, JobState
 from daemon.segmentation import STAGES
 from tests.peers import ReceivingPeer, free_port, storescp
-from tests.workplace import Workplace
+from tests.workplace import Workplace, small_series
 
 # pynetdicom leaves the socket of a failed connection to the garbage collector, which Python remarks upon.
 pytestmark = pytest.mark.filterwarnings(
@@ -41,6 +41,20 @@ def test_structure_set_of_the_spool_goes_to_every_destination_and_closes_the_job
     assert stored_bytes.endswith(tps.received[0].dataset_bytes)
     assert workplace.job(job).result_sop_instance_uid == tps.received[0].sop_instance_uid
     assert list(STAGES) == [row.stage for row in workplace.queue.stage_times(job)]
+
+
+def test_a_destination_that_quotes_the_patient_is_written_down_without_him(workplace):
+    comment = "unknown patient PHANTOM^ERASMUS, born 19620714"
+    with ReceivingPeer(statuses=[0xA700], comment=comment) as tps:
+        workplace.ports = {"tps": tps.port}
+        series = small_series(workplace.root / "sent", PatientName="Phantom^Erasmus")
+        job = workplace.queue_series(series)
+        workplace.runner().run_next()
+        workplace.deliver_all_due()
+
+    detail = str(workplace.delivery(job, "tps").detail)
+    assert "unknown patient [withheld]" in detail
+    assert not any(word in detail.lower() for word in ("phantom", "erasmus", "19620714"))
 
 
 def test_dead_destination_is_retried_with_backoff_until_its_age_limit_while_the_other_has_it(workplace):

@@ -1,0 +1,151 @@
+"""A patient can be forgotten: on request at once, and by age in rows whose files are long gone."""
+
+import io
+import json
+
+import pytest
+
+from daemon.jobs import JobState
+from daemon.retention import forget_old, purge_old
+from daemon.spool import Spool
+from tests.command import Oarlock, write_config
+from tests.job_rows import Clock, claimed, delivered, held, image, queue_in, queued
+
+WHO = {
+    "patient_name": "Erasmus^Quillfeather",
+    "patient_id": "ID-90125",
+    "accession_number": "ACC-7731",
+    "study_date": "20260301",
+    "study_description": "Quillfeather H+N",
+    "series_description": "planning Quillfeather",
+}
+TRACES = (b"Quillfeather", b"ID-90125", b"ACC-7731")
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def queue(tmp_path, clock):
+    queue = queue_in(tmp_path, clock)
+    yield queue
+    queue.close()
+
+
+@pytest.fixture
+def spool(tmp_path):
+    spool = Spool(tmp_path, 0)
+    spool.prepare()
+    return spool
+
+
+@pytest.fixture
+def oarlock(tmp_path, capsys, monkeypatch):
+    write_config(tmp_path)
+    monkeypatch.setenv("SUDO_USER", "ada")
+    return Oarlock(tmp_path / "oarlock.toml", capsys, monkeypatch)
+
+
+def rejected(queue, series="1.2.3"):
+    job = claimed(queue, series, **WHO)
+    queue.reject(job, "worker-1", "not-ct", "MR")
+    return job
+
+
+def traces(folder):
+    """Which of the patient's data stand in any file of the folder, the journal of the job table included."""
+    content = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    return {trace for trace in TRACES if trace in content}
+
+
+def test_an_erased_patient_is_in_no_file_and_the_history_stays(oarlock, queue, spool, tmp_path):
+    job = delivered(queue, **WHO)
+    spool.store_instance(job, "1.2.3.1", b"Quillfeather")
+    assert traces(tmp_path) == set(TRACES)
+
+    answer = oarlock("erase", job, "--yes")
+
+    assert (answer.code, answer.out.splitlines()[-1]) == (0, f"job {job} is erased")
+    assert traces(tmp_path) == set()
+    assert queue.job(job).state is JobState.PURGED
+    history = [(event.to_state, event.detail) for event in queue.events(job)]
+    assert history[-1] == (JobState.PURGED, "erased by ada: files and identifiers")
+    assert {state for state, _ in history} >= {JobState.RECEIVING, JobState.SEGMENTED, JobState.DELIVERED}
+
+
+def test_all_jobs_of_a_patient_are_erased_and_nobody_elses(oarlock, queue, tmp_path):
+    first, second = (delivered(queue, series=series, **WHO) for series in ("1.1", "1.2"))
+    other = delivered(queue, series="1.3")
+
+    assert oarlock("erase", "--patient", "ID-90125", "--yes").code == 0
+
+    assert [queue.job(job).patient_id for job in (first, second, other)] == ["", "", "4711"]
+    assert traces(tmp_path) == set()
+    assert oarlock("erase", "--patient", "ID-90125", "--yes").code == 2
+
+
+def test_erasing_asks_first(oarlock, queue, monkeypatch):
+    job = delivered(queue, **WHO)
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+
+    assert oarlock("erase", job).code == 1
+    assert queue.job(job).patient_id == "ID-90125"
+
+
+def test_what_is_unfinished_is_cancelled_before_it_is_erased(oarlock, queue):
+    job = queued(queue, **WHO)
+
+    refused = oarlock("erase", job, "--yes")
+    assert refused.code == 1
+    assert "cancel what is unfinished first" in refused.err
+    assert queue.job(job).patient_id == "ID-90125"
+
+    oarlock("cancel", job)
+    assert oarlock("erase", job, "--yes").code == 0
+    assert queue.job(job).patient_id == ""
+
+
+def test_images_that_a_later_revision_needs_are_not_erased_under_it(oarlock, queue):
+    first = rejected(queue)
+    queue.job_for_instance(image(3, **WHO))
+
+    assert oarlock("erase", first, "--yes").code == 1
+    assert queue.job(first).patient_id == "ID-90125"
+
+
+def test_a_purged_job_forgets_its_patient_after_a_year_and_not_before(queue, spool, clock):
+    job = delivered(queue, **WHO)
+    kept = delivered(queue, series="1.9", **WHO)
+    queue.retry(rejected(queue, "1.8"))
+    purge_old(queue, spool, clock.forward(days=31), 30)
+    assert queue.job(job).patient_id == "ID-90125"
+
+    assert forget_old(queue, clock.forward(days=333), 365) == 0
+    assert forget_old(queue, clock.forward(days=2), 365) == 2
+    assert forget_old(queue, clock.now, 365) == 0
+
+    assert [queue.job(each).patient_id for each in (job, kept)] == ["", ""]
+    assert queue.job(job).study_description == ""
+    assert queue.jobs_of_patient("ID-90125")[0].state is JobState.QUEUED
+
+
+def test_the_audit_trail_of_an_erased_job_names_nobody(oarlock, queue):
+    job = delivered(queue, **WHO)
+    oarlock("erase", job, "--yes")
+
+    rows = json.loads(oarlock("export", "--since", "2020-01-01", "--json").out)
+
+    assert {row["job"] for row in rows} == {job}
+    assert not any(trace.decode() in json.dumps(rows) for trace in TRACES)
+
+
+@pytest.mark.parametrize("told", ["because Quillfeather moved", "it is ID-90125 again", "born 19620714"])
+def test_what_an_operator_writes_into_the_history_names_nobody(oarlock, queue, told):
+    job = held(queue, **WHO)
+    assert oarlock("reject", job, "--because", told).code == 0
+
+    detail = queue.events(job)[-1].detail
+    assert "[withheld]" in detail
+    assert not any(word in detail for word in ("Quillfeather", "ID-90125", "19620714"))
