@@ -1,4 +1,4 @@
-"""`oarlock serve`: the roles as child processes of one terminal, restarted with back-off when they crash."""
+"""`oarlock serve`: the roles as child processes of one terminal, restarted when they crash or hang."""
 
 import ctypes
 import os
@@ -17,19 +17,22 @@ log = structlog.get_logger()
 FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 60.0
 STEADY_SECONDS = 60.0
+WATCHDOG_SECONDS = 180.0
+"""A role that was ready and says nothing for so long hangs; WatchdogSec of the systemd units is the same."""
 _PR_SET_PDEATHSIG = 1
 
 
 class Child:
     """One role in a process of its own, which reports over a notify socket as it would to systemd."""
 
-    def __init__(self, role: str, command: Sequence[str]) -> None:
+    def __init__(self, role: str, command: Sequence[str], watchdog_seconds: float = WATCHDOG_SECONDS) -> None:
         self.role = role
         self._command = tuple(command)
+        self._watchdog_seconds = watchdog_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._wire: socket.socket | None = None
         self._delay_seconds = FIRST_DELAY_SECONDS
-        self._started_at = self._start_again_at = 0.0
+        self._started_at = self._start_again_at = self._heard_at = 0.0
         self.is_ready = self.was_ready = False
         self.status = "starting"
 
@@ -43,7 +46,11 @@ class Child:
         environ = {key: value for key, value in os.environ.items() if key not in left_out}
         self._process = subprocess.Popen(
             self._command,
-            env={**environ, "NOTIFY_SOCKET": address},
+            env={
+                **environ,
+                "NOTIFY_SOCKET": address,
+                "WATCHDOG_USEC": str(int(self._watchdog_seconds * 1e6)),
+            },
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=_end_with_parent,  # noqa: PLW1509 -- this process has a single thread
@@ -52,7 +59,7 @@ class Child:
         log.info("child_started", child=self.role, pid=self._process.pid)
 
     def tick(self) -> None:
-        """Hear what the process says, and start it again when it is gone and its delay is over.
+        """Hear what the process says, end it when it hangs, start it again when it is gone and its delay is over.
 
         Raises
         ------
@@ -66,6 +73,9 @@ class Child:
         elif (code := self._process.poll()) is not None:
             self._process = None
             self._ended(code)
+        elif self.is_ready and time.monotonic() - self._heard_at > self._watchdog_seconds:
+            log.error("child_silent", child=self.role, seconds=self._watchdog_seconds)
+            self._process.kill()
 
     def _listen(self) -> None:
         while self._wire is not None:
@@ -73,6 +83,7 @@ class Child:
                 message = self._wire.recv(4096).decode(errors="replace")
             except BlockingIOError:
                 return
+            self._heard_at = time.monotonic()
             for line in message.splitlines():
                 key, _, value = line.partition("=")
                 if key == "READY":
