@@ -1,11 +1,12 @@
 # The two commands a new user needs: `make demo` shows the whole path, `make test` checks everything.
+# `make bench` compares it with its peers and writes docs/performance.md.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test lint types contracts clean
+.PHONY: install demo test bench lint types contracts clean
 
 install: $(INSTALLED)
 
@@ -22,6 +23,10 @@ demo: install
 
 test: lint types contracts
 	$(BIN)/python -m pytest $(TESTS)
+
+# make bench BENCH='contours metrics' measures only these.
+bench: install
+	$(BIN)/python -m benchmarks $(BENCH)
 
 lint: install
 	$(BIN)/ruff format --check .

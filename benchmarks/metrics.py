@@ -1,34 +1,29 @@
-"""Surface distances against google-deepmind/surface-distance: how much quicker, and whether all is the same.
+"""Surface measures beside google-deepmind/surface-distance and MONAI: are all equal, and how much quicker.
 
-    pip install --no-deps --target runs/peers/surface-distance surface-distance
-    python -m benchmarks.metrics --peer runs/peers/surface-distance
-
-Masks are made: organs with rough surfaces in 160 × 512 × 512 voxels of 2.5 × 0.98 × 0.98 mm, each drawn twice.
-The two programs take turns; of each, the median of processor time over all rounds counts.
+Masks are made: organs with rough surfaces, each drawn twice.
 """
 
 import importlib
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
+from functools import partial
 
 import numpy as np
-import typer
+import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 from scipy import ndimage
 
+from benchmarks import peers, record
+from benchmarks.result import Goal, Report, ResultsDifferError, Row, Sample, Unit
+from benchmarks.timer import take_turns, timed
 from training.metrics import average_distances_mm, hausdorff_mm, overlap_at, surface_dice, surface_dice_at
 from training.surface_distance import surface_distances
 
 SHAPE, SPACING_MM = (160, 512, 512), (2.5, 0.98, 0.98)
 EQUAL = 1e-6
+ROUNDS = 5
 
 Mask = NDArray[np.bool_]
 
@@ -41,6 +36,22 @@ class Pair:
     gt: Mask
     pred: Mask
     tolerance_mm: float
+    goal: Goal | None = None
+
+
+def pairs(*, quick: bool) -> Iterator[Pair]:
+    """From agreement to disagreement, from the largest organ to the smallest."""
+    brain, lung, parotid, lens = (65.0, 93.0, 73.0), (55.0, 70.0, 50.0), (30.0, 20.0, 13.0), (3.5, 3.5, 3.5)
+    goal = Goal(ratio=5)
+    if not quick:
+        yield Pair("brain, two observers", organ(brain, 1, 1), organ(brain, 1, 2), 1.01, goal)
+        yield Pair("brain, a poor model", organ(brain, 1, 1), organ(brain, 6, 2), 1.01, goal)
+        yield Pair("brain, the same mask", organ(brain, 1, 1), organ(brain, 1, 1), 1.01, goal)
+        yield Pair("brain, 20 mm beside", organ(brain, 1, 1), organ(brain, 1, 1, 20), 1.01, goal)
+        yield Pair("lung, two observers", organ(lung, 1.5, 3), organ(lung, 1.5, 4), 2.97)
+        yield Pair("parotid, two observers", organ(parotid, 1.5, 5), organ(parotid, 1.5, 6), 2.85)
+    yield Pair("parotid, on the other side", organ(parotid, 1.5, 5, -55), organ(parotid, 1.5, 6, 55), 2.85)
+    yield Pair("lens, two observers", organ(lens, 0.4, 7), organ(lens, 0.4, 8), 0.98)
 
 
 def organ(radii_mm: tuple[float, float, float], rough_mm: float, seed: int, right_mm: float = 0.0) -> Mask:
@@ -60,52 +71,16 @@ def organ(radii_mm: tuple[float, float, float], rough_mm: float, seed: int, righ
     return mask
 
 
-def pairs() -> list[Pair]:
-    """From agreement to disagreement, from the largest organ to the smallest."""
-    brain, lung, parotid, lens = (65.0, 93.0, 73.0), (55.0, 70.0, 50.0), (30.0, 20.0, 13.0), (3.5, 3.5, 3.5)
-    return [
-        Pair("brain, two observers", organ(brain, 1, 1), organ(brain, 1, 2), 1.01),
-        Pair("brain, a poor model", organ(brain, 1, 1), organ(brain, 6, 2), 1.01),
-        Pair("brain, the same mask", organ(brain, 1, 1), organ(brain, 1, 1), 1.01),
-        Pair("brain, 20 mm beside", organ(brain, 1, 1), organ(brain, 1, 1, 20), 1.01),
-        Pair("lung, two observers", organ(lung, 1.5, 3), organ(lung, 1.5, 4), 2.97),
-        Pair("parotid, two observers", organ(parotid, 1.5, 5), organ(parotid, 1.5, 6), 2.85),
-        Pair("parotid, on the other side", organ(parotid, 1.5, 5, -55), organ(parotid, 1.5, 6, 55), 2.85),
-        Pair("lens, two observers", organ(lens, 0.4, 7), organ(lens, 0.4, 8), 0.98),
-    ]
+# Programs: each gives its measures of a pair, the surface Dice coefficient first.
 
 
-def load_peer(folder: Path) -> ModuleType:
-    """The package, which was written for NumPy 1 and misses two of its names in NumPy 2."""
-    sys.path.insert(0, str(folder))
-    for name, value in (("Inf", np.inf), ("NaN", np.nan)):
-        setattr(np, name, value)
-    try:
-        return importlib.import_module("surface_distance")
-    except ModuleNotFoundError as error:
-        raise typer.BadParameter(f"{folder} holds no surface_distance; see --help ({error})") from error
-
-
-def peer_surface_dice(peer: ModuleType, pair: Pair) -> float:
-    """As the package's users compute it."""
-    distances = peer.compute_surface_distances(pair.gt, pair.pred, SPACING_MM)
-    return float(peer.compute_surface_dice_at_tolerance(distances, pair.tolerance_mm))
-
-
-def peer_measures(peer: ModuleType, pair: Pair) -> list[float]:
-    """Every measure of the package from one search."""
-    distances = peer.compute_surface_distances(pair.gt, pair.pred, SPACING_MM)
-    return [
-        peer.compute_surface_dice_at_tolerance(distances, pair.tolerance_mm),
-        peer.compute_robust_hausdorff(distances, 95),
-        peer.compute_robust_hausdorff(distances, 100),
-        *peer.compute_average_surface_distance(distances),
-        *peer.compute_surface_overlap_at_tolerance(distances, pair.tolerance_mm),
-    ]
+def our_surface_dice(pair: Pair) -> list[float]:
+    """Looking no farther than the tolerance."""
+    return [surface_dice(pair.gt, pair.pred, SPACING_MM, pair.tolerance_mm)]
 
 
 def our_measures(pair: Pair) -> list[float]:
-    """The same measures in the same order."""
+    """Every measure from one search."""
     distances = surface_distances(pair.gt, pair.pred, SPACING_MM)
     return [
         surface_dice_at(distances, pair.tolerance_mm),
@@ -116,65 +91,97 @@ def our_measures(pair: Pair) -> list[float]:
     ]
 
 
-def processor_seconds(rounds: int, *programs: Callable[[], object]) -> list[float]:
-    """Median of each program's time; they take turns, after one round that does not count."""
-    times: list[list[float]] = [[] for _ in programs]
-    for number in range(rounds + 1):
-        for program, taken in zip(programs, times, strict=True):
-            started = time.process_time()
-            program()
-            if number:
-                taken.append(time.process_time() - started)
-    return [float(np.median(taken)) for taken in times]
+def deepmind_surface_dice(pair: Pair) -> list[float]:
+    """As the package's users compute it."""
+    peer = importlib.import_module("surface_distance")
+    distances = peer.compute_surface_distances(pair.gt, pair.pred, SPACING_MM)
+    return [float(peer.compute_surface_dice_at_tolerance(distances, pair.tolerance_mm))]
 
 
-@dataclass(frozen=True)
-class Row:
-    """What one pair gave."""
-
-    pair: Pair
-    worst: float  # largest difference between two measures
-    dice_seconds: tuple[float, float]  # theirs, ours
-    all_seconds: tuple[float, float]
-
-
-def measure(peer: ModuleType, rounds: int, console: Console) -> Iterator[Row]:
-    """Every pair in turn."""
-    for pair in track(pairs(), "comparing", console=console):
-        theirs, ours = peer_measures(peer, pair), our_measures(pair)
-        quick = surface_dice(pair.gt, pair.pred, SPACING_MM, pair.tolerance_mm)
-        worst = float(np.abs(np.subtract([*theirs, theirs[0]], [*ours, quick])).max())
-        a, b, c, d = processor_seconds(
-            rounds,
-            lambda pair=pair: peer_surface_dice(peer, pair),
-            lambda pair=pair: surface_dice(pair.gt, pair.pred, SPACING_MM, pair.tolerance_mm),
-            lambda pair=pair: peer_measures(peer, pair),
-            lambda pair=pair: our_measures(pair),
-        )
-        yield Row(pair, worst, (a, b), (c, d))
+def deepmind_measures(pair: Pair) -> list[float]:
+    """Every measure of the package from one search, in the order of ours."""
+    peer = importlib.import_module("surface_distance")
+    distances = peer.compute_surface_distances(pair.gt, pair.pred, SPACING_MM)
+    return [
+        peer.compute_surface_dice_at_tolerance(distances, pair.tolerance_mm),
+        peer.compute_robust_hausdorff(distances, 95),
+        peer.compute_robust_hausdorff(distances, 100),
+        *peer.compute_average_surface_distance(distances),
+        *peer.compute_surface_overlap_at_tolerance(distances, pair.tolerance_mm),
+    ]
 
 
-def main(
-    peer: Path = typer.Option(..., help="Folder that pip installed surface-distance into."),  # noqa: B008
-    rounds: int = typer.Option(5, help="How often each program is run."),
-) -> None:
-    """Print times and their ratios; fail where a measure differs by more than a millionth."""
-    console = Console()
-    table = Table("masks", "surface Dice, ms", "ratio", "all measures, ms", "ratio", "largest difference")
-    table.title = "google-deepmind/surface-distance → oarlock"
+def monai_surface_dice(pair: Pair) -> list[float]:
+    """By subvoxels, which is DeepMind's definition."""
+    peer = importlib.import_module("monai.metrics")
+    gt, pred = (torch.from_numpy(mask)[None, None] for mask in (pair.gt, pair.pred))
+    found = peer.compute_surface_dice(
+        pred, gt, [pair.tolerance_mm], include_background=True, spacing=SPACING_MM, use_subvoxels=True
+    )
+    return [float(found.item())]
+
+
+DEEPMIND, MONAI = "surface-distance", "MONAI"
+SURFACE_DICE = {DEEPMIND: deepmind_surface_dice, MONAI: monai_surface_dice}
+
+
+def run(*, quick: bool) -> Report:
+    """Compare every pair of masks with every peer that is there."""
+    there = peers.see("monai")
+    rows = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the package calls names that SciPy will drop
-        rows = list(measure(load_peer(peer), rounds, console))
-    for row in rows:
-        cells = []
-        for theirs, ours in (row.dice_seconds, row.all_seconds):
-            cells += [f"{1000 * theirs:.1f} → {1000 * ours:.1f}", f"{theirs / ours:.1f}"]
-        table.add_row(row.pair.name, *cells, f"{row.worst:.0e}")
-    console.print(table)
-    if any(row.worst > EQUAL for row in rows):
-        console.print(f"measures differ by more than {EQUAL}")
-        raise typer.Exit(1)
+        warnings.simplefilter("ignore")  # the peers call names that SciPy and torch will drop
+        if there:
+            for name, value in (("Inf", np.inf), ("NaN", np.nan)):
+                setattr(np, name, value)  # of NumPy 1, for which surface-distance was written
+        for pair in pairs(quick=quick):
+            dice_peers, all_peers = (SURFACE_DICE, {DEEPMIND: deepmind_measures}) if there else ({}, {})
+            rows += compare("surface Dice", our_surface_dice, dice_peers, pair, 1 if quick else ROUNDS)
+            rows += compare(
+                "all measures, HD95 among them", our_measures, all_peers, pair, 1 if quick else ROUNDS
+            )
+    return Report(
+        title="Surface measures",
+        about=(
+            f"From two masks in memory, {_by(SHAPE)} voxels of {_by(SPACING_MM)} mm, to numbers.",
+            f"All are equal to those of the peers to {EQUAL:g}, or this part would have failed.",
+            "Time is processor time of one thread; MONAI computes with `use_subvoxels=True`.",
+        ),
+        rows=tuple(rows),
+        unmeasured=() if there else ("MONAI and surface-distance: they are not installed.",),
+        versions=peers.versions("monai", "monai", "surface-distance"),
+    )
+
+
+def _by(sides: tuple[float, ...]) -> str:
+    return " × ".join(map(str, sides))
+
+
+def compare(
+    what: str,
+    ours: Callable[[Pair], list[float]],
+    theirs: dict[str, Callable[[Pair], list[float]]],
+    pair: Pair,
+    rounds: int,
+) -> Iterator[Row]:
+    """A row for each peer, or one without; raises ResultsDifferError."""
+    found = ours(pair)
+    for name, peer in theirs.items():
+        worst = float(np.abs(np.subtract(peer(pair), found)).max())
+        if not worst <= EQUAL:
+            raise ResultsDifferError(f"{what} of {pair.name} differs from {name}'s by {worst:g}")
+    programs = {"": ours, **theirs}
+    samples = take_turns(
+        {name: timed(partial(program, pair), time.process_time) for name, program in programs.items()},
+        rounds,
+        f"metrics: {what}, {pair.name}",
+        warm_up=rounds > 1,
+    )
+    samples = {name: sample.scaled(1000) for name, sample in samples.items()}
+    beside: dict[str, Sample | None] = {name: samples[name] for name in theirs} or {"": None}
+    for name, sample in beside.items():
+        yield Row(what, pair.name, Unit.MILLISECONDS, samples[""], name, sample, pair.goal if name else None)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    record.alone("metrics", run)

@@ -1,6 +1,6 @@
 """Our contours beside those of rt-utils and plastimatch: the same masks, the same readers.
 
-    python -m benchmarks.contours --peers PEERS/bin/python
+    python -m benchmarks.contour_readers --peers PEERS/bin/python
 
 PEERS is a virtual environment with rt-utils, OpenCV and scikit-image. platipy writes structure sets through
 rt-utils (its `convert_nifti` says so) and would be a copy of its row.
@@ -298,7 +298,8 @@ def _contains(polygon: NDArray[np.float64], point: NDArray[np.float64]) -> bool:
 
 INTRODUCTION = """# Contours beside those of peers
 
-Written by `python -m benchmarks.contours`. The same masks, written as structure sets by our writer and by others,
+Written by `python -m benchmarks.contour_readers`.
+The same masks, written as structure sets by our writer and by others,
 then read by three readers: even-odd at voxel centres, plastimatch (`--xor-contours`), and rt-utils' own reader,
 which fills with OpenCV. Dice is between the mask and what the reader sees, over all organs of all cases.
 
