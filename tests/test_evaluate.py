@@ -11,13 +11,18 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from model.bundle import Bundle, write_bundle
 from model.ct import CTVolume
 from model.geometry import Mask, SliceGrid
+from model.preprocess import Preprocessing
 from model.segmenter import Segmentation
+from model.structures import STRUCTURES
+from model.unet import UNet3D, UNetConfig
 from tests.band_bundle import write_band_bundle
 from training import evaluate
+from training.config import ORGANS
 from training.dataset import Case, Frame, bits, write_packs
-from training.evaluate import judge_case, over_the_image, score_case
+from training.evaluate import judge_case, over_the_image, score_case, with_every_output
 from training.evaluation_report import Judged, worst_and_median, write_report
 from training.figures import snapshot
 from training.model_card import accuracy, model_card
@@ -248,6 +253,57 @@ def test_human_stands_beside_the_model_where_the_contours_are_of_one_protocol() 
     assert row_of("\n".join(accuracy(summarise([one("Brain", 0.99)]), human(0.9), {})), "Brain")[8].endswith(
         "better"
     )
+
+
+def test_goals_stand_beside_the_figures_and_what_lacks_is_said() -> None:
+    """By how much a goal is missed, in points; organs and data without a goal say nothing."""
+    rows = summarise([one("Brainstem", 0.73, "openkbp"), one("Larynx", 0.705, "openkbp"), one("Brain", 0.91)])
+    text = "\n".join(accuracy(rows, human(0.95), {}))
+    assert row_of(text, "Brainstem")[7] == "0.85 (-12.0)"
+    assert row_of(text, "Larynx")[7] == "0.70 (+0.5)"
+    assert "- Dice on openkbp, reached: Larynx 0.705 of 0.70." in text
+    assert "- Dice on openkbp, not reached: Brainstem 0.730 of 0.85 (by 12.0 points)." in text
+    assert "second person's, reached: Brain." in text
+    assert "second person's, not reached: none." in text
+    assert "goal" not in "\n".join(accuracy(summarise([one("Brain", group="elsewhere")]), {}, {}))
+
+
+def test_organs_that_the_images_end_cuts_are_counted_and_told_apart() -> None:
+    """The mean is over all cases; beside it stands that of the whole ones."""
+    case = a_case("whole", "openkbp")
+    brain = case.organ("Brain")
+    cut = replace(case, name="cut", image=case.image[:18])
+    half = brain.copy()
+    half[:16] = False
+    scores = [
+        judged.score
+        for each, drawn in ((case, brain), (cut, half))
+        for judged in judge_case(Draws(Brain=drawn), each)
+        if judged.score.organ == "Brain"
+    ]
+    assert [score.is_cut for score in scores] == [False, True]
+    (row,) = summarise(scores)
+    assert (row.dice.cases, row.whole_dice.cases) == (2, 1)
+    assert row.whole_dice.mean == 1
+    assert row.dice.mean == pytest.approx((1 + 2 / 3) / 2, abs=0.01)
+
+
+def test_organs_that_are_taught_but_not_offered_are_measured_too(tmp_path: Path) -> None:
+    """Larynx and oesophagus; the bundle itself offers no more than before, and its card says so."""
+    network = UNet3D(UNetConfig(outputs=len(ORGANS), channels=(4,), blocks=(0,), planar=(True,), strides=()))
+    offered = tuple(organ.name for organ in STRUCTURES)
+    write_bundle(
+        tmp_path, network, name="n", version="1", structure_names=offered,
+        preprocessing=Preprocessing(SPACING_MM, 4.0), tile=(8, 8, 8), card={},
+    )  # fmt: skip
+    bundle = Bundle.load(tmp_path)
+    assert with_every_output(bundle).structure_names == ORGANS
+    assert bundle.structure_names == offered
+    others = replace(bundle, structure_names=("Brain", "Larynx"))
+    assert with_every_output(others).structure_names == ("Brain", "Larynx")
+    about = json.loads((tmp_path / "model.json").read_text())
+    text = model_card(about, summarise([one("Larynx", group="openkbp")]), human(0.9), {})
+    assert "Measured, but not offered and never sent: Larynx." in text
 
 
 def test_card_names_the_weights_and_what_was_never_measured() -> None:

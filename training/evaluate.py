@@ -25,6 +25,8 @@ from model.bundle import DEFAULT_BUNDLE, Bundle
 from model.ct import CTVolume
 from model.geometry import SliceGrid
 from model.segmenter import Segmenter
+from model.unet import UNet3D
+from training.config import ORGANS
 from training.dataset import Case, Frame, read_packs
 from training.evaluation_report import Judged, as_rich_table, write_card, write_into_bundle, write_report
 from training.figures import snapshot
@@ -82,6 +84,7 @@ def judge_case(segmenter: Segmenter, case: Case) -> Iterator[Judged]:
         gt = case.organ(organ) & counted
         pred = found[organ].full() & counted if organ in found else np.zeros_like(gt)
         score = score_organ(case.name, case.group, organ, (gt, pred), case.label_frame.spacing_mm)
+        score = replace(score, is_cut=_is_cut(case, gt, grid.positions_mm[:, 2]))
         yield Judged(score, snapshot(case, gt, pred, case.label_frame))
 
 
@@ -91,6 +94,26 @@ def _counted(case: Case, heights_mm: NDArray[np.float64], span: tuple[float, flo
     low, high = max(first, span[0]), min(last, span[1])
     slices: NDArray[np.bool_] = (heights_mm >= low - 1e-3) & (heights_mm <= high + 1e-3)
     return slices[:, None, None]
+
+
+def _is_cut(case: Case, gt: NDArray[np.bool_], heights_mm: NDArray[np.float64]) -> bool:
+    """Whether an organ reaches the first or the last slice of its image."""
+    filled = heights_mm[gt.any(axis=(1, 2))]
+    first, last = (corner[0] for corner in case.image_frame.extent(case.image.shape))
+    step = case.label_frame.spacing_mm[0]
+    return bool(len(filled)) and bool(filled[0] - step < first or filled[-1] + step > last)
+
+
+def with_every_output(bundle: Bundle) -> Bundle:
+    """The bundle offering all that its network was taught, so that organs it does not offer are measured too.
+
+    A network with outputs that are not the training's organs stays as it is.
+    """
+    outputs = bundle.network.config.outputs if isinstance(bundle.network, UNet3D) else 0
+    taught = ORGANS[:outputs]
+    if bundle.structure_names != taught[: len(bundle.structure_names)]:
+        return bundle
+    return replace(bundle, structure_names=taught)
 
 
 def pack_files(packs: Iterable[Path]) -> list[Path]:
@@ -120,7 +143,7 @@ def main(
 ) -> None:
     """Measure every organ of every case; write report, pictures, the bundle's accuracy and, if asked, its card."""
     console = Console()
-    segmenter = Segmenter(Bundle.load(bundle), device)
+    segmenter = Segmenter(with_every_output(Bundle.load(bundle)), device)
     chosen = [case for path in pack_files(packs) for case in islice(read_packs([path]), cases or None)]
     judged: list[Judged] = []
     for case in track(chosen, "measuring", console=console):

@@ -9,7 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from training.figures import Snapshot, draw_boxes, draw_cases
-from training.model_card import HUMAN_GROUPS, accuracy, model_card
+from training.goals import HUMAN_GROUPS
+from training.model_card import accuracy, model_card
 from training.scores import (
     Score,
     Summary,

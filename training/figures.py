@@ -12,14 +12,13 @@ from scipy import ndimage
 
 from training.config import ORGANS
 from training.dataset import Case, Frame
+from training.goals import BAND
 from training.scores import Score, Summary
 from training.surface_distance import joint_box
 
 MARGIN_MM = 15.0
 WINDOW_HU = (-160, 240)
 TRUTH, MODEL, HUMAN = "#ffd400", "#00c2ff", "#d04a02"
-BAND = 0.05
-"""Surface Dice of model and human that differ by less differ in nothing that matters (arXiv 1809.04430)."""
 
 
 @dataclass(frozen=True, eq=False)

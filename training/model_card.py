@@ -4,14 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from model.structures import structure
-from training.figures import BAND
+from training.config import ORGANS
+from training.goals import BAND, HUMAN_GROUPS, dice_goal, verdicts
 from training.scores import Statistic, Summary, mean_over_organs
-
-HUMAN_GROUPS = ("tcia21",)
-"""Data whose reference was drawn by the people, by the protocol and in the pixels of the human baseline.
-
-Others are not set beside it: contours of many clinics in pixels of 4 mm cannot agree to a tolerance of 1 mm.
-"""
 
 EXPLANATION = """\
 Measured on the grid of the reference contours, over the part of the image for which the reference is known.
@@ -23,6 +18,11 @@ Measured on the grid of the reference contours, over the part of the image for w
 - *HD95*: Hausdorff distance of 95 % of the surface, where organ and contour both exist; mean (median).
 - *path*: length of the reference's contours that would have to be drawn again for them to coincide; mean.
 - Intervals from few cases are narrower than they should be.
+"""
+
+GOAL_EXPLANATION = """\
+*goal*: the mean Dice that is asked for, and what was measured less the goal, in points of a hundred.
+*whole*: mean Dice (median) and number of the cases in which the image's end does not cut the reference.
 """
 
 HUMAN_EXPLANATION = f"""\
@@ -51,19 +51,24 @@ def accuracy(
             lines += [f"![Box plots of every organ of {group}]({figures[group]})", ""]
         if group in HUMAN_GROUPS:
             lines += [*HUMAN_EXPLANATION.splitlines(), ""]
+        if any(dice_goal(row) for row in rows):
+            lines += [*GOAL_EXPLANATION.splitlines(), ""]
         lines += [*_table(rows, human if group in HUMAN_GROUPS else {}), ""]
-    return lines
+    return [*lines, *verdicts(summaries, human), ""]
 
 
 def _table(rows: Sequence[Summary], human: Mapping[str, Summary]) -> list[str]:
     heads = ["organ", "τ mm", "cases", "missed", "invented", "Dice", "surface Dice"]
     heads += ["human", "difference"] if human else []
+    has_goals = any(dice_goal(row) for row in rows)
+    heads += ["goal", "whole"] if has_goals else []
     heads += ["HD95 mm", "path mm"]
     lines = [_line(heads), _line(["---"] * len(heads))]
     for row in rows:
         cells = [row.organ, f"{structure(row.organ).tolerance_mm:.2f}", str(row.dice.cases)]
         cells += [str(row.missed), str(row.invented), _long(row.dice), _long(row.surface_dice)]
         cells += _beside(row, human.get(row.organ)) if human else []
+        cells += [_goal(row), _whole(row.whole_dice)] if has_goals else []
         lines.append(_line([*cells, _short(row.hd95_mm, 1), _number(row.added_path_mm.mean, 0)]))
     macro = [mean_over_organs(rows, measure) for measure in (lambda r: r.dice, lambda r: r.surface_dice)]
     rest = [""] * (len(heads) - 7)
@@ -82,6 +87,18 @@ def _beside(row: Summary, human: Summary | None) -> list[str]:
     more = mine - other
     verdict = "alike" if abs(more) <= BAND else "better" if more > 0 else "worse"
     return [f"{other:.3f}", f"{100 * more:+.1f} {verdict}"]
+
+
+def _goal(row: Summary) -> str:
+    """The Dice coefficient asked for, and how much more was measured."""
+    goal = dice_goal(row)
+    if goal is None:
+        return "–"
+    return f"{goal:.2f} ({100 * (row.dice.mean - goal):+.1f})" if row.dice.mean is not None else f"{goal:.2f}"
+
+
+def _whole(figure: Statistic) -> str:
+    return f"{_short(figure, 3)} of {figure.cases}" if figure.cases else "–"
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -122,6 +139,7 @@ def model_card(
     details = about["card"]
     measured = {row.organ for row in summaries if row.there}
     never = [name for name in about["structures"] if name not in measured]
+    beside = [name for name in ORGANS if name in measured and name not in about["structures"]]
     lines = [
         f"# Model card: {about['name']} {about['version']}",
         "",
@@ -141,6 +159,7 @@ def model_card(
         "Cases whose patients were never trained on.",
         *accuracy(summaries, human, figures),
         f"Never measured on real CT: {', '.join(never) or 'none of the offered organs'}.",
+        f"Measured, but not offered and never sent: {', '.join(beside) or 'none'}.",
         "",
         "## A second person",
         "",

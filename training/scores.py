@@ -36,6 +36,8 @@ class Score:
         NaN unless the organ is there and was drawn.
     added_path_mm
         NaN unless the organ is there; all of its outlines where it was not drawn.
+    is_cut
+        The reference reaches the image's first or last slice: there may be more of the organ than the image holds.
     """
 
     case: str
@@ -47,6 +49,7 @@ class Score:
     surface_dice: float
     hd95_mm: float
     added_path_mm: float
+    is_cut: bool = False
 
 
 def score_organ(
@@ -100,11 +103,14 @@ class Statistic:
     high: float | None
 
 
+NOT_MEASURED = Statistic(0, None, None, None, None, None)
+
+
 def statistic(values: Iterable[float]) -> Statistic:
     """Over all values that are not NaN. The same values give the same interval: the resampling is seeded."""
     counted = np.array([value for value in values if not np.isnan(value)])
     if not len(counted):
-        return Statistic(0, None, None, None, None, None)
+        return NOT_MEASURED
     mean, median = float(counted.mean()), float(np.median(counted))
     if len(counted) == 1:
         return Statistic(1, mean, None, median, None, None)
@@ -126,6 +132,8 @@ class Summary:
         Of these, those in which it was not drawn at all.
     invented
         Cases in which it is not there and was drawn.
+    whole_dice
+        Of the cases in which the image's end does not cut the reference.
     """
 
     group: str
@@ -137,6 +145,7 @@ class Summary:
     surface_dice: Statistic
     hd95_mm: Statistic
     added_path_mm: Statistic
+    whole_dice: Statistic = NOT_MEASURED
 
 
 def summarise(scores: Iterable[Score]) -> list[Summary]:
@@ -160,6 +169,7 @@ def _summary(group: str, organ: str, rows: Sequence[Score]) -> Summary:
         surface_dice=statistic(row.surface_dice for row in rows),
         hd95_mm=statistic(row.hd95_mm for row in rows),
         added_path_mm=statistic(row.added_path_mm for row in rows),
+        whole_dice=statistic(row.dice for row in rows if not row.is_cut),
     )
 
 
