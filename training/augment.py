@@ -51,12 +51,12 @@ class DeviceCase:
             if name not in case.known:
                 continue
             low[index], high[index] = case.known[name]
-            mask = case.organ(name)
+            mask, frame = _boxed(case.organ(name), case.label_frame)
             if mask.any():
-                self.boxes[index] = _boxed(mask, case.label_frame, device)
+                self.boxes[index] = torch.from_numpy(mask).to(device), frame
                 voxels = np.argwhere(mask)
                 voxels = voxels[:: max(1, len(voxels) // 500)]
-                self.centres[index] = case.label_frame.origin_mm + voxels * case.label_frame.spacing_mm
+                self.centres[index] = frame.origin_mm + voxels * frame.spacing_mm
         self.low, self.high = torch.from_numpy(low).to(device), torch.from_numpy(high).to(device)
 
     def random_centre(self, size_mm: np.ndarray, foreground: float, rng: np.random.Generator) -> np.ndarray:
@@ -115,13 +115,16 @@ class DeviceCase:
         return organs.view(-1, *points.shape[:3])
 
 
-def _boxed(mask: np.ndarray, frame: Frame, device: torch.device) -> tuple[Tensor, Frame]:
+def _boxed(mask: np.ndarray, frame: Frame) -> tuple[np.ndarray, Frame]:
     """Crop a mask to its box with an empty voxel around, so that interpolation falls to zero inside it."""
-    voxels = np.argwhere(mask)
-    low, high = voxels.min(0), voxels.max(0) + 1
-    crop = np.pad(mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], 1)
-    z, y, x = (o + (a - 1) * s for o, a, s in zip(frame.origin_mm, low, frame.spacing_mm, strict=True))
-    return torch.from_numpy(crop).to(device), Frame((float(z), float(y), float(x)), frame.spacing_mm)
+    corner = []
+    for axis in range(3):  # one axis after the other, each in what the ones before left
+        filled = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        first, last = (filled[0], filled[-1] + 1) if len(filled) else (0, 0)
+        mask = mask[(slice(None),) * axis + (slice(first, last),)]
+        corner.append(first - 1)
+    z, y, x = (o + index * s for o, index, s in zip(frame.origin_mm, corner, frame.spacing_mm, strict=True))
+    return np.pad(mask, 1), Frame((float(z), float(y), float(x)), frame.spacing_mm)
 
 
 def _normalised(points: Tensor, frame: Frame, shape: tuple[int, ...]) -> Tensor:

@@ -112,10 +112,13 @@ def run(
     data = data or load_data(config, device)
     torch.manual_seed(config.seed)
     network = _network(config).to(device)
+    if device.type == "cpu":
+        # oneDNN would bring every tensor into this order and back: the network takes half as long with it.
+        network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     trained = Trained(
         network,
         torch.optim.AdamW(
-            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         ),
     )
     step = trained.resume(out, device, console)
