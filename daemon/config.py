@@ -85,6 +85,7 @@ class Model(_Section):
     bundle: Path | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(0, ge=0, le=1024)
+    max_memory_bytes: int = Field(0, ge=0)
 
     @field_validator("bundle")
     @classmethod

@@ -62,7 +62,7 @@ def work(config: Config, path: Path) -> None:
     from model.segmenter import Segmenter
 
     bundle = Bundle.load(config.model.bundle or DEFAULT_BUNDLE)
-    segmenter = Segmenter(bundle, config.model.device, config.model.threads)
+    segmenter = Segmenter(bundle, config.model.device, config.model.threads, config.model.max_memory_bytes)
     log.info(
         "model_loaded",
         model=bundle.name,

@@ -19,7 +19,7 @@ from model.contours import trace
 from model.ct import CTVolume, read_series
 from model.errors import ReasonCode, SeriesUnsuitable
 from model.findings import Finding
-from model.geometry import Mask
+from model.geometry import Mask, SliceGrid
 from model.reference_ranges import ReferenceRanges
 
 Progress = Callable[[str, float], None]
@@ -75,6 +75,9 @@ class SegmentsVolumes(Protocol):
     @property
     def bundle(self) -> BundleInfo:
         """The weights."""
+
+    def require_memory(self, grid: SliceGrid) -> None:
+        """Raise SeriesUnsuitable where a CT on this grid is too large."""
 
     def segment(self, volume: CTVolume, progress: Progress | None = None) -> Found:
         """Find what the weights know."""
@@ -141,13 +144,13 @@ def contour_series(
     Raises
     ------
     SeriesUnsuitable
-        The files make no volume, or none of the structures was found in it.
+        The files make no volume or one that is too large, or none of the structures was found in it.
     OutputRejected
         The structure set failed its check; it is on disk and must not be sent.
     """
     enter = _StageClock(progress)
     enter("load", 0.0)
-    volume = read_series(paths, partial(enter, "load"))
+    volume = read_series(paths, partial(enter, "load"), before_pixels=segmenter.require_memory)
     found = segmenter.segment(volume, enter)
     organs = template.organs
     masks = _requested(found.masks, organs, volume)

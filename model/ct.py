@@ -95,6 +95,7 @@ def read_series(
     progress: Callable[[float], None] | None = None,
     *,
     minimum_slices: int = MINIMUM_SLICES,
+    before_pixels: Callable[[SliceGrid], None] | None = None,
 ) -> CTVolume:
     """Read the CT images of one series into one volume, sorted along the normal of the slices.
 
@@ -108,6 +109,8 @@ def read_series(
         Called with the share done, 0 to 1.
     minimum_slices
         Fewer slices are refused.
+    before_pixels
+        Called with the grid once all headers are judged; may refuse what is too large.
 
     Raises
     ------
@@ -118,6 +121,8 @@ def read_series(
     headers, copies = _leave_out_copies([_unless_corrupt(slice_header, path, path) for path in paths])
     stack = stack_slices(headers, minimum_slices)
     report(0.1)
+    if before_pixels:
+        before_pixels(stack.grid)
     hu = np.empty(stack.grid.shape, dtype=np.int16)
     for index, header in enumerate(stack.headers):
         hu[index] = _unless_corrupt(_read_hu, header, header.path)

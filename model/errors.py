@@ -25,6 +25,7 @@ class ReasonCode(StrEnum):
     NO_RESCALE = "no-rescale"
     IMPLAUSIBLE_HU = "implausible-hu"
     UNDECODABLE = "undecodable"
+    TOO_LARGE = "too-large"
     NOT_HEAD_AND_NECK = "not-head-and-neck"
     NO_ROUTE = "no-route"
 

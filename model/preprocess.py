@@ -69,7 +69,7 @@ def to_network_grid(volume: CTVolume, preprocessing: Preprocessing) -> NetworkIm
     box = body_box(volume.hu, volume.grid)
     hu, grid = _evenly_spaced(volume.hu[box], _cropped(volume.grid, box))
     image = _smoothed(_as_image(hu, grid), preprocessing)
-    low, high = _extent(grid)
+    low, high = extent_mm(grid)
     dz, dy, dx = preprocessing.spacing_mm
     size = [math.ceil(length / step) + 1 for length, step in zip(high - low, (dx, dy, dz), strict=True)]
     resampled = sitk.Resample(
@@ -236,7 +236,7 @@ def _smoothed(image: sitk.Image, preprocessing: Preprocessing) -> sitk.Image:
     return blurred
 
 
-def _extent(grid: SliceGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def extent_mm(grid: SliceGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Least and greatest LPS coordinates (3,) of any voxel centre."""
     edge = [(0, 0), (0, grid.columns - 1), (grid.rows - 1, 0), (grid.rows - 1, grid.columns - 1)]
     corners = np.concatenate([grid.to_patient(index, edge) for index in (0, len(grid.positions_mm) - 1)])

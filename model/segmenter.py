@@ -14,6 +14,7 @@ from model.bundle import Bundle
 from model.ct import CTVolume
 from model.errors import BundleError
 from model.geometry import Mask, SliceGrid
+from model.memory_need import machine_memory_bytes, require_memory
 from model.preprocess import NetworkImage, lateral_mm, to_mask, to_network_grid
 from model.sliding_window import predict
 from model.structures import TYPICAL_CM3
@@ -56,13 +57,23 @@ class Segmenter:
         "auto" (CUDA where there is one), "cpu" or "cuda".
     threads
         CPU threads; 0 lets torch decide.
+    max_memory_bytes
+        What the process may take; 0 means what the machine has.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "auto", threads: int = 0) -> None:
+    def __init__(
+        self, bundle: Bundle, device: str = "auto", threads: int = 0, max_memory_bytes: int = 0
+    ) -> None:
         self.bundle = bundle
+        self.max_memory_bytes = max_memory_bytes or machine_memory_bytes()
         self.device = _device(device)
         if threads:
             torch.set_num_threads(threads)
+
+    def require_memory(self, grid: SliceGrid) -> None:
+        """Raise SeriesUnsuitable where a CT on this grid needs more memory than is allowed."""
+        bundle = self.bundle
+        require_memory(grid, bundle.preprocessing, len(bundle.structure_names), self.max_memory_bytes)
 
     def segment(
         self, volume: CTVolume, progress: Progress | None = None, grid: SliceGrid | None = None

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from model.ct import CTVolume
-from model.geometry import Mask
+from model.geometry import Mask, SliceGrid
 
 PARTS_HU = {"Brain": 40, "Eye_L": 300, "Eye_R": 700, "Larynx": -300}
 """Structure name to the HU of a part of the phantom; the left ball lies on the patient's left."""
@@ -45,6 +45,9 @@ class StubSegmenter:
     before: Callable[[CTVolume], None] | None = None
     confidence: dict[str, float] = field(default_factory=dict)
     calls: int = 0
+
+    def require_memory(self, grid: SliceGrid) -> None:
+        """Take whatever comes."""
 
     def segment(
         self, volume: CTVolume, progress: Callable[[str, float], None] | None = None
