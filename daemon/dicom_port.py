@@ -4,7 +4,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from ssl import SSLContext, SSLError
+from ssl import SSLCertVerificationError, SSLContext, SSLError
 from threading import Lock, Thread
 from typing import Any, cast
 
@@ -184,7 +184,9 @@ class DicomPort(AssociationServer):
 
 
 def _tls_words(error: OSError) -> str:
-    """Return OpenSSL's reason in its short form, which an administrator can look up."""
+    """Return what is wrong with the peer's certificate, or OpenSSL's reason, which can be looked up."""
+    if isinstance(error, SSLCertVerificationError):
+        return error.verify_message
     if isinstance(error, SSLError) and error.reason:
         return error.reason.lower().replace("_", " ")
     return error.strerror or type(error).__name__

@@ -5,8 +5,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from enum import StrEnum
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.table import Table
@@ -14,6 +13,7 @@ from rich.text import Text
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from daemon.check_finding import Finding, Verdict, good, note, wrong
 from daemon.config import Config, Destination, Route, load_config
 from daemon.config_values import ANY
 from daemon.delivery import echo
@@ -21,29 +21,10 @@ from daemon.errors import CannotStart, ConfigError
 from daemon.job_queue import head_revision, schema_revision
 from daemon.tables import safe
 from daemon.template_file import template_for
+from daemon.tls_check import tls_findings
 from model.errors import BundleError
 
-
-class Verdict(StrEnum):
-    """What a finding means for the node."""
-
-    GOOD = "good"
-    NOTE = "note"
-    """Worth knowing, and nothing wrong."""
-    WRONG = "wrong"
-    """Must be put right before patients' images arrive."""
-
-
 _MARKS = {Verdict.GOOD: ("✓", "green"), Verdict.NOTE: ("–", "yellow"), Verdict.WRONG: ("✗", "bold red")}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was tried, and what came of it."""
-
-    subject: str
-    verdict: Verdict
-    detail: str
 
 
 def check_all(path: Path, environ: Mapping[str, str]) -> tuple[Table, bool]:
@@ -62,9 +43,9 @@ def findings(path: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
     try:
         config = load_config(path, environ)
     except ConfigError as error:
-        yield from (_wrong("configuration", f"{path}: {problem}") for problem in error.problems)
+        yield from (wrong("configuration", f"{path}: {problem}") for problem in error.problems)
         return
-    yield _good("configuration", str(path))
+    yield good("configuration", str(path))
     yield from node_findings(config)
 
 
@@ -76,32 +57,21 @@ def node_findings(config: Config) -> Iterator[Finding]:
     yield _storage(config)
     yield _free_space(config)
     yield _job_table(config)
+    yield from tls_findings(config, datetime.now(UTC))
     yield from _network_and_device(config)
     yield from _destinations(config)
 
 
-def _good(subject: str, detail: str) -> Finding:
-    return Finding(subject, Verdict.GOOD, detail)
-
-
-def _note(subject: str, detail: str) -> Finding:
-    return Finding(subject, Verdict.NOTE, detail)
-
-
-def _wrong(subject: str, detail: str) -> Finding:
-    return Finding(subject, Verdict.WRONG, detail)
-
-
 def _who_may_send(config: Config) -> Iterator[Finding]:
     if not config.peers:
-        yield _wrong("peers", "nobody may send: name the scanners in [[peers]]")
+        yield wrong("peers", "nobody may send: name the scanners in [[peers]]")
     for peer in config.peers:
         subject = f"peer {peer.ae_title}"
         unknown = [host for host in peer.hosts if not _is_known_host(host)]
         if unknown:
-            yield _wrong(subject, f"{', '.join(unknown)} does not resolve, so it lets nobody in")
+            yield wrong(subject, f"{', '.join(unknown)} does not resolve, so it lets nobody in")
         else:
-            yield _good(subject, f"from {', '.join(peer.hosts) or 'any address'}")
+            yield good(subject, f"from {', '.join(peer.hosts) or 'any address'}")
 
 
 def _is_known_host(host: str) -> bool:
@@ -116,7 +86,7 @@ def _is_known_host(host: str) -> bool:
 
 def _where_it_goes(config: Config) -> Iterator[Finding]:
     if not config.routes:
-        yield _wrong("routes", "structure sets go nowhere: add [[routes]] and [[destinations]]")
+        yield wrong("routes", "structure sets go nowhere: add [[routes]] and [[destinations]]")
     for number, route in enumerate(config.routes, start=1):
         subject = f"route {number}"
         pair = f"{route.calling_ae_title} → {route.called_ae_title}"
@@ -124,24 +94,24 @@ def _where_it_goes(config: Config) -> Iterator[Finding]:
             (n for n, one in enumerate(config.routes[: number - 1], 1) if _hides(one, route)), None
         )
         if not route.destinations:
-            yield _wrong(subject, f"{pair} names no destination")
+            yield wrong(subject, f"{pair} names no destination")
         elif hidden_by:
-            yield _wrong(subject, f"{pair} is never taken: route {hidden_by} before it matches all of it")
+            yield wrong(subject, f"{pair} is never taken: route {hidden_by} before it matches all of it")
         else:
             yield _what_is_sent(subject, pair, route)
     used = {name for route in config.routes for name in route.destinations}
     for destination in config.destinations:
         if destination.name not in used:
-            yield _note(f"destination {destination.name}", "no route names it")
+            yield note(f"destination {destination.name}", "no route names it")
 
 
 def _what_is_sent(subject: str, pair: str, route: Route) -> Finding:
     try:
         template = template_for(route)
     except ConfigError as error:
-        return _wrong(subject, f"{pair}: {'; '.join(error.problems)}")
+        return wrong(subject, f"{pair}: {'; '.join(error.problems)}")
     sent = f"{len(template.structures)} structures to {', '.join(route.destinations)}"
-    return _good(subject, f"{pair}: {sent}")
+    return good(subject, f"{pair}: {sent}")
 
 
 def _hides(earlier: Route, later: Route) -> bool:
@@ -156,23 +126,23 @@ def _account(config: Config) -> Finding:
     root = config.storage.root
     owner = root.stat().st_uid if root.is_dir() else os.geteuid()
     if owner == os.geteuid():
-        return _good("account", f"user {owner} owns the storage")
-    return _note("account", "the storage belongs to another user; try as it: sudo -u oarlock oarlock check")
+        return good("account", f"user {owner} owns the storage")
+    return note("account", "the storage belongs to another user; try as it: sudo -u oarlock oarlock check")
 
 
 def _storage(config: Config) -> Finding:
     root = config.storage.root
     if not root.is_dir():
-        return _note("storage", f"{root} does not exist yet; the first start creates it")
+        return note("storage", f"{root} does not exist yet; the first start creates it")
     try:
         with tempfile.NamedTemporaryFile(dir=root) as probe:
             probe.write(b"oarlock")
             os.fsync(probe.fileno())
     except OSError as error:
-        return _wrong("storage", f"{root} cannot be written: {error.strerror}")
+        return wrong("storage", f"{root} cannot be written: {error.strerror}")
     if root.stat().st_mode & 0o077:
-        return _note("storage", f"{root} can be written, but others may look into it: chmod 700")
-    return _good("storage", f"{root} can be written")
+        return note("storage", f"{root} can be written, but others may look into it: chmod 700")
+    return good("storage", f"{root} can be written")
 
 
 def _free_space(config: Config) -> Finding:
@@ -182,20 +152,20 @@ def _free_space(config: Config) -> Finding:
     file_system = os.statvfs(folder)
     free, least = file_system.f_bavail * file_system.f_frsize, config.storage.min_free_bytes
     words = f"{free / 1e9:.1f} GB free, {least / 1e9:.1f} GB are kept free"
-    return _good("space", words) if free >= least else _wrong("space", f"{words}: new images are refused")
+    return good("space", words) if free >= least else wrong("space", f"{words}: new images are refused")
 
 
 def _job_table(config: Config) -> Finding:
     file = Path(make_url(config.database.url).database or "")
     if not file.exists():
-        return _note("job table", f"{file} does not exist yet; the first start creates it")
+        return note("job table", f"{file} does not exist yet; the first start creates it")
     try:
         revision = schema_revision(config.database.url)
     except (CannotStart, SQLAlchemyError) as error:
-        return _wrong("job table", f"{file} cannot be read: {error}")
+        return wrong("job table", f"{file} cannot be read: {error}")
     if revision == head_revision():
-        return _good("job table", f"{file}, schema {revision}")
-    return _wrong(
+        return good("job table", f"{file}, schema {revision}")
+    return wrong(
         "job table", f"{file} has schema {revision}, this version {head_revision()}; restart the services"
     )
 
@@ -209,22 +179,22 @@ def _network_and_device(config: Config) -> Iterator[Finding]:
     try:
         bundle = Bundle.load(config.model.bundle or DEFAULT_BUNDLE)
     except BundleError as error:
-        yield _wrong("model", str(error))
+        yield wrong("model", str(error))
         return
     organs = len(bundle.structure_names)
-    yield _good("model", f"{bundle.name} {bundle.version}, {organs} structures, digest {bundle.digest[:12]}")
+    yield good("model", f"{bundle.name} {bundle.version}, {organs} structures, digest {bundle.digest[:12]}")
     wanted = {name for route in config.routes for name in route.structures}
     if missing := sorted(wanted.difference(bundle.structure_names)):
-        yield _wrong("model", f"routes name structures that this model does not have: {', '.join(missing)}")
+        yield wrong("model", f"routes name structures that this model does not have: {', '.join(missing)}")
     try:
         device = Segmenter(bundle, config.model.device, config.model.threads).device
     except BundleError as error:
-        yield _wrong("device", str(error))
+        yield wrong("device", str(error))
         return
     if device.type == "cuda":
-        yield _good("device", f"cuda, {torch.cuda.get_device_name(device)}")
+        yield good("device", f"cuda, {torch.cuda.get_device_name(device)}")
     else:
-        yield _good("device", f"cpu, {torch.get_num_threads()} threads; a series takes minutes, not seconds")
+        yield good("device", f"cpu, {torch.get_num_threads()} threads; a series takes minutes, not seconds")
 
 
 def _destinations(config: Config) -> Iterator[Finding]:
@@ -240,9 +210,9 @@ def _destinations(config: Config) -> Iterator[Finding]:
         ):
             subject, where = f"destination {destination.name}", address(destination)
             if outcome.sent:
-                yield _good(subject, f"{where} answers")
+                yield good(subject, f"{where} answers")
             else:
-                yield _wrong(subject, f"{where}: {outcome.kind}: {outcome.detail}")
+                yield wrong(subject, f"{where}: {outcome.kind}: {outcome.detail}")
 
 
 def address(destination: Destination) -> str:

@@ -1,16 +1,21 @@
-"""DICOM TLS (PS3.15 annex B): TLS 1.2 with the suites that BCP 195 recommends, and TLS 1.3; nothing older."""
+"""DICOM TLS by the BCP 195 RFC 8996, 9325 profile (PS3.15 section B.12): TLS 1.2 and 1.3, nothing older."""
 
 import hashlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from daemon.config import Destination, Tls
+from daemon.config import Destination, Peer, Tls
 from daemon.errors import CannotStart
 
-_SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""RFC 9325 section 4.2: forward secrecy and authenticated encryption; TLS 1.3 has no others."""
+_SUITES = "@SECLEVEL=2:ECDHE+AESGCM:ECDHE+CHACHA20"
+"""RFC 9325 section 4.2: forward secrecy and authenticated encryption; TLS 1.3 has no others.
+
+Level 2 refuses keys of less than 112 bits of security, as RSA below 2048 bits, and signatures by SHA-1 or MD5
+(RFC 9325 sections 4.5 and 4.6), also where the system's own default is lower.
+DHE, which the older profiles B.9 to B.11 name beside ECDHE, is left out by the advice of RFC 9325 section 4.2.
+"""
 
 
 class CertificateNotPinned(ssl.SSLError):
@@ -36,11 +41,21 @@ def client_context(tls: Tls, destination: Destination, failed: Callable[[str], N
     failed
         Called with the reason when no TLS comes about; pynetdicom keeps it to itself.
     """
+    pins = [destination.certificate_sha256] if destination.certificate_sha256 else []
+    return _calling_context(tls, pins, failed)
+
+
+def callback_context(tls: Tls, peer: Peer, failed: Callable[[str], None]) -> ssl.SSLContext:
+    """For calling a peer back; as `client_context`, with the certificates that the peer may call with."""
+    return _calling_context(tls, peer.certificates_sha256, failed)
+
+
+def _calling_context(tls: Tls, pins: Collection[str], failed: Callable[[str], None]) -> ssl.SSLContext:
     context = _context(ssl.PROTOCOL_TLS_CLIENT, tls)
-    if destination.certificate_sha256:
+    if pins:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    context.sslsocket_class = _checking(destination.certificate_sha256, failed)
+    context.sslsocket_class = _checking(pins, failed)
     return context
 
 
@@ -52,15 +67,17 @@ def fingerprint(connection: object) -> str:
     return hashlib.sha256(certificate).hexdigest() if certificate else ""
 
 
-def _checking(pin: str | None, failed: Callable[[str], None]) -> type[ssl.SSLSocket]:
+def _checking(pins: Collection[str], failed: Callable[[str], None]) -> type[ssl.SSLSocket]:
     class CheckingSocket(ssl.SSLSocket):
         """Ends the handshake before a byte is sent where the certificate is not the pinned one."""
 
         def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 -- as in the base class
             try:
                 super().do_handshake(block)
-                if pin and (found := fingerprint(self)) != pin:
-                    raise CertificateNotPinned(f"its certificate has the SHA-256 {found}, not {pin}")
+                if pins and (found := fingerprint(self)) not in pins:
+                    raise CertificateNotPinned(
+                        f"its certificate has the SHA-256 {found}, not {' or '.join(pins)}"
+                    )
             except ssl.SSLCertVerificationError as error:
                 failed(error.verify_message)
                 raise
@@ -77,7 +94,8 @@ def _context(protocol: Any, tls: Tls) -> ssl.SSLContext:  # noqa: ANN401 -- an i
     context.set_ciphers(_SUITES)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     try:
-        context.load_cert_chain(tls.certificate, tls.key)
+        # An empty password, as OpenSSL would ask a terminal for one.
+        context.load_cert_chain(tls.certificate, tls.key, password="")
         if tls.authorities:
             context.load_verify_locations(tls.authorities)
     except (OSError, ssl.SSLError) as error:
