@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from daemon.jobs import Job
+from daemon.logs import WITHHELD
 
-WITHHELD = "[withheld]"
 LONGEST = 600
 """Characters of an error's own words; some libraries print whole arrays."""
 

@@ -5,8 +5,9 @@ import os
 import re
 import sys
 import threading
+import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, TextIO
 
@@ -24,6 +25,9 @@ _PATIENT_KEYS = re.compile(
 )
 # What these complain about they quote, and it may be a name or a birth date.
 _QUOTING = ("pydicom", "highdicom")
+# Errors whose words never name a patient: ours by the house's rule, the system's as paths come from no peer.
+_OURS = ("daemon", "model")
+WITHHELD = "[withheld]"
 _SYSLOG_PRIORITY = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 
 
@@ -108,7 +112,7 @@ def _clean(values: Mapping[str, Any], withheld: list[str]) -> dict[str, Any]:
 
 
 def _for_machines(environ: Mapping[str, str]) -> list[Processor]:
-    rendering: list[Processor] = [structlog.processors.format_exc_info]
+    rendering: list[Processor] = [_traceback_without_values]
     if environ.get("JOURNAL_STREAM"):
         return [*rendering, _with_priority]
     return [*rendering, structlog.processors.JSONRenderer(default=str)]
@@ -122,10 +126,35 @@ def _with_priority(logger: WrappedLogger, method: str, event: EventDict) -> str:
 
 def _for_people() -> list[Processor]:
     return [
+        _traceback_without_values,
         structlog.dev.ConsoleRenderer(
             pad_event_to=26, exception_formatter=structlog.dev.plain_traceback, timestamp_key="timestamp"
-        )
+        ),
     ]
+
+
+def _traceback_without_values(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Turn an exception into the way to it: what the libraries say they quote, and it may be a name."""
+    given = event.pop("exc_info", None)
+    if given is True:
+        given = sys.exc_info()[1]
+    elif isinstance(given, list | tuple):
+        given = given[1]
+    if isinstance(given, BaseException):
+        event["exception"] = "\n\nwhile handling this:\n\n".join(_chain(given))
+    return event
+
+
+def _chain(error: BaseException | None) -> Iterator[str]:
+    """Tracebacks of an error and of those before it, the first one first."""
+    if error is None:
+        return
+    yield from _chain(error.__cause__ or (None if error.__suppress_context__ else error.__context__))
+    kind = type(error)
+    words = (
+        str(error) if kind.__module__.partition(".")[0] in _OURS or isinstance(error, OSError) else WITHHELD
+    )
+    yield "".join(traceback.format_tb(error.__traceback__)) + f"{kind.__qualname__}: {words}"
 
 
 def _without_quotations(record: logging.LogRecord) -> bool:

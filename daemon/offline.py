@@ -14,6 +14,7 @@ from daemon.picture import draw
 from daemon.result_header import ResultIdentity
 from daemon.result_objects import WantedObject
 from daemon.segmentation import STAGES, ContouredSeries, contour_series
+from daemon.spool import write_private
 from daemon.structure_template import DEFAULT_TEMPLATE, Template
 from daemon.tables import console, safe
 from model.bundle import DEFAULT_BUNDLE, Bundle
@@ -78,7 +79,7 @@ def segment(
     parts = {wanted.file_name: path.with_name(f".{path.name}.part") for wanted, path in outputs.items()}
 
     def store(name: str, content: bytes) -> Path:
-        parts[name].write_bytes(content)
+        write_private(parts[name], content)
         return parts[name]
 
     identity = ResultIdentity(
@@ -99,7 +100,7 @@ def segment(
 def qa_sheet(result: ContouredSeries, path: Path) -> None:
     """Write the QA sheet, as PDF where the file's name ends so; it names the patient."""
     sheet = result.contoured.qa_sheet
-    path.write_bytes(sheet.pdf if path.suffix.lower() == ".pdf" else sheet.png)
+    write_private(path, sheet.pdf if path.suffix.lower() == ".pdf" else sheet.png)
 
 
 def picture(result: ContouredSeries, path: Path) -> None:

@@ -14,6 +14,7 @@ from pydicom import Dataset
 from pydicom.valuerep import PersonName
 
 from daemon import logs
+from daemon.errors import CannotStart
 
 
 @pytest.fixture
@@ -116,6 +117,29 @@ def test_errors_of_threads_are_events(lines):
 
     assert (line["event"], line["thread"]) == ("thread_failed", "delivery")
     assert "ZeroDivisionError" in line["exception"]
+
+
+def test_a_traceback_shows_the_way_and_not_the_values(lines):
+    """What an unforeseen error quotes stays out of the log, also from an error before it; our own words stay."""
+    name = "DOE^HUSH"
+    try:
+        try:
+            float(name)
+        except ValueError as error:
+            raise CannotStart("port 104 is taken") from error
+    except CannotStart as error:
+        structlog.get_logger().critical("role_failed", exc_info=error)
+    try:
+        {}[name]
+    except KeyError:
+        structlog.get_logger().exception("careless")
+    first, second = lines()
+
+    assert "HUSH" not in json.dumps([first, second])
+    assert "ValueError: [withheld]" in first["exception"]
+    assert first["exception"].endswith("CannotStart: port 104 is taken")
+    assert second["exception"].endswith("KeyError: [withheld]")
+    assert "test_logs.py" in first["exception"]
 
 
 def test_the_journal_gets_priorities(lines):
