@@ -145,15 +145,6 @@ class Peer(_Section):
     certificates_sha256: tuple[Sha256, ...] = ()
     max_associations: int = Field(1000, ge=1, le=1000)
     port: Port | None = None
-    tls: bool = False
-
-    @model_validator(mode="after")
-    def _pinned_is_pinned_both_ways(self) -> Self:
-        if self.port and self.certificates_sha256 and not self.tls:
-            raise ValueError(
-                "tls = true is missing: a peer with certificates_sha256 is called back on its port by TLS alone"
-            )
-        return self
 
     def allows(self, ae_title: str, address: str, certificate_sha256: str = "") -> bool:
         """Whether an association from this title, IP address and certificate comes from this peer."""
@@ -233,7 +224,7 @@ class Config(_Section):
     @model_validator(mode="after")
     def _tls_has_its_section(self) -> Self:
         needing = [f'destination "{each.name}"' for each in self.destinations if each.tls]
-        needing += [f'peer "{each.ae_title}"' for each in self.peers if each.certificates_sha256 or each.tls]
+        needing += [f'peer "{each.ae_title}"' for each in self.peers if each.certificates_sha256]
         if needing and self.tls is None:
             raise ValueError(f"[tls] is missing, which {', '.join(needing)} needs")
         return self
