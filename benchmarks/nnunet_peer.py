@@ -39,7 +39,7 @@ from training.dataset import Case, read_packs, write_packs
 from training.evaluate import score_case
 from training.metrics import dice
 from training.stop import Stop
-from training.train import draw_samples, export, load_data, optimise, run
+from training.train import draw_samples, export, load_data, network_and_optimiser, optimise, run
 
 ORGANS = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Bone_Mandible")
 IGNORE = len(ORGANS) + 1
@@ -235,8 +235,7 @@ def _seconds_per_step(config: TrainConfig) -> float:
     """CPU seconds of a step, drawing included."""
     data = load_data(config, torch.device("cpu"))
     torch.set_num_threads(config.threads)
-    network = UNet3D(config.network)
-    optimiser = torch.optim.AdamW(network.parameters())
+    network, optimiser = network_and_optimiser(config, torch.device("cpu"))
     for step in range(MEASURED_STEPS + 2):
         if step == 2:  # the first steps allocate
             begun = time.process_time()

@@ -111,16 +111,8 @@ def run(
     # Data on the device, the network, its optimiser and running average.
     data = data or load_data(config, device)
     torch.manual_seed(config.seed)
-    network = _network(config).to(device)
-    if device.type == "cpu":
-        # oneDNN would bring every tensor into this order and back: the network takes half as long with it.
-        network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    trained = Trained(
-        network,
-        torch.optim.AdamW(
-            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-        ),
-    )
+    network, optimiser = network_and_optimiser(config, device)
+    trained = Trained(network, optimiser)
     step = trained.resume(out, device, console)
     shared = ranks.wrap(network)
     judge = Judge(config, out, device) if config.validation.every and ranks.first else None
@@ -202,6 +194,18 @@ def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
         },
     )
     return out / "bundle"
+
+
+def network_and_optimiser(config: TrainConfig, device: torch.device) -> tuple[UNet3D, torch.optim.Optimizer]:
+    """Both as the first step finds them."""
+    network = _network(config).to(device)
+    if device.type == "cpu":
+        # oneDNN would bring every tensor into this order and back: the network takes half as long with it.
+        network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    settings = config.optimiser
+    return network, torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
 
 
 def draw_samples(data: Data, config: TrainConfig, step: int, ranks: Ranks = ALONE) -> list[Sample]:
