@@ -316,6 +316,7 @@ def test_card_names_the_weights_and_what_was_never_measured() -> None:
     assert "Never measured on real CT: Lens_L." in text
     assert "- small" in text
     assert "(figures/x.png)" in text
+    assert "training.prepare archive FOLDER --validation FILE" in text
     assert "not said" in text
 
 

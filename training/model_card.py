@@ -25,6 +25,19 @@ GOAL_EXPLANATION = """\
 *whole*: mean Dice (median) and number of the cases in which the image's end does not cut the reference.
 """
 
+BEFORE_USE = """\
+1. Ask who in your country may use such a program, and for what: this is research software without any approval.
+2. Take at least 20 planning CTs of your own scanners and protocols with contours of your own people, the hard ones
+   too: metal, resections, large tumours. List all patients in a file, pack them with
+   `python -m training.prepare archive FOLDER --validation FILE`, and measure with `python -m training.evaluate`.
+3. Let a second person contour some of them, so that you know what agreement your own hospital has.
+4. Send only the organs that are good enough to correct (`docs/templates.md`), and leave the gates on.
+5. Send a CT whose sides you know through the whole path, and look at left, right, head and feet in your planning
+   system.
+6. Have every contour reviewed before it is planned on, and write down how long corrections take.
+7. Repeat 2 and 5 after each change of scanner, protocol, weights or planning system.
+"""
+
 HUMAN_EXPLANATION = f"""\
 *human*: surface Dice of a second observer against the same kind of reference, on the scans of the last table.
 *difference* is the model's less the human's, in per cent; within ±{100 * BAND:.0f} they are held to be alike.
@@ -171,6 +184,10 @@ def model_card(
         "## Limits",
         "",
         *_said(details, "limits"),
+        "",
+        "## Before a hospital uses it",
+        "",
+        *BEFORE_USE.splitlines(),
         "",
         "## Licence and attribution",
         "",
