@@ -55,12 +55,18 @@ def read_source(path: Path, environ: Mapping[str, str]) -> Source:
         raise ConfigError([f"cannot read the file: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"not UTF-8 text: {error.reason} at byte {error.start}"]) from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # also for numbers of thousands of digits
         raise ConfigError([f"not TOML: {error}"]) from error
+    except RecursionError as error:
+        raise ConfigError(
+            ["not a configuration: lists or tables stand in one another hundreds deep"]
+        ) from error
     variables: dict[Location, str] = {}
     misplaced: list[Location] = []
     for variable, value in sorted(environ.items()):
         if match := _OVERRIDE.fullmatch(variable):
+            if not _is_text(variable + value):
+                raise ConfigError([f"environment {variable}: not UTF-8 text"])
             section, key = (part.lower() for part in match.groups())
             variables[section, key] = variable
             if section not in values:
@@ -71,6 +77,15 @@ def read_source(path: Path, environ: Mapping[str, str]) -> Source:
             else:
                 misplaced.append((section, key))
     return Source(values, _lines(text), variables, tuple(misplaced))
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written as UTF-8; an environment may hold any bytes."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _lines(text: str) -> dict[Location, int]:
@@ -103,6 +118,8 @@ def _split(dotted: str) -> Location:
 
 def _name(location: Location) -> str:
     """Return ("node", "port") as `[node] port` and ("peers", 1, "hosts", 0) as `[[peers]] hosts`."""
+    if not location:
+        return "the file"
     section, *rest = location
     keys = ".".join(str(part) for part in rest if isinstance(part, str))
     table = f"[[{section}]]" if rest and isinstance(rest[0], int) else f"[{section}]"

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 
 
 class ConfigError(Exception):
-    """The administrator must correct the configuration; carries every problem found, not the first."""
+    """The administrator must correct the configuration; carries every problem found, not the first.
+
+    Each can be printed: an environment may hold bytes that are no text.
+    """
 
     def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(problem.encode("utf-8", "backslashreplace").decode() for problem in problems)
         super().__init__("\n".join(self.problems))
 
 

@@ -293,6 +293,33 @@ def test_single_mistakes_are_told_as_such(tmp_path, text, expected):
     assert expected in found
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a = " + "[" * 5000, "hundreds deep"),
+        ("a = " + "9" * 5000, "not TOML: Exceeds the limit"),
+        (
+            '[storage]\nroot = "{root}"\n[[destinations]]\nname="A"\nae_title="A"\nhost="h"\nport=1\ntls=true',
+            'the file: [tls] is missing, which destination "A" needs',
+        ),
+    ],
+    ids=["nested without end", "a number of thousands of digits", "a section that another one needs"],
+)
+def test_what_no_single_key_is_to_blame_for_is_told_too(tmp_path, text, expected):
+    (found,) = problems(tmp_path, text)
+
+    assert expected in found
+
+
+@pytest.mark.parametrize("variable", ["OARLOCK_NODE__AE_TITLE", "OARLOCK_NODE__\udce9"])
+def test_an_environment_that_is_no_text_is_named_and_can_be_printed(tmp_path, variable):
+    """A process may be started with any bytes in its environment."""
+    (found,) = problems(tmp_path, '[storage]\nroot = "{root}"', **{variable: "CT\udcff"})
+
+    assert "not UTF-8 text" in found
+    assert found.encode()
+
+
 def test_a_missing_file_is_a_problem_of_the_configuration(tmp_path):
     """A path that leads nowhere is said plainly."""
     with pytest.raises(ConfigError, match="No such file"):
