@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 
 from daemon import (
@@ -24,6 +24,7 @@ from daemon.destination_profile import Profile
 from daemon.lint_finding import Finding, Rule, Severity, error
 from daemon.lint_images import CTImages
 from daemon.lint_view import UNREADABLE, StructureSetView, items, text, view
+from model.dicom_file import read_file
 
 NOT_CHECKED = error(
     "not-checked",
@@ -84,7 +85,7 @@ def lint(dataset: Dataset, ct: CTImages | None = None, profile: Profile | None =
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's remarks on values are findings here
-        undecoded = list(lint_values.check_undecoded(dataset))
+        undecoded = list(_applied(lint_values.check_undecoded, dataset))
         structures = view(dataset)
         checks: list[Callable[[StructureSetView], Iterator[Finding]]] = list(_ALONE)
         checks += [_given(check, ct) for check in lint_places.CHECKS]
@@ -107,9 +108,9 @@ def lint_file(path: Path, ct: CTImages | None = None, profile: Profile | None = 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dataset = dcmread(path, force=True)
+            dataset = read_file(path, force=True)
         layout = list(lint_modules.check_layout(dataset, path.stat().st_size))
-    except (InvalidDicomError, OSError, *UNREADABLE) as failure:
+    except (InvalidDicomError, *UNREADABLE) as failure:
         raise NotReadable(f"{path} cannot be read as DICOM: {failure}") from failure
     found = lint(dataset, ct, profile)
     modality = text(dataset, "Modality")
@@ -128,12 +129,10 @@ def _given(
     return bound
 
 
-def _applied(
-    check: Callable[[StructureSetView], Iterator[Finding]], structures: StructureSetView
-) -> Iterator[Finding]:
+def _applied(check: Callable[[_Argument], Iterator[Finding]], argument: _Argument) -> Iterator[Finding]:
     try:
-        yield from check(structures)
-    except (RecursionError, *UNREADABLE) as failure:
+        yield from check(argument)
+    except UNREADABLE as failure:
         words = check.__name__.removeprefix("check_").replace("_", " ")
         yield NOT_CHECKED.at("", f"the rules about {words} could not be applied: {failure}")
 

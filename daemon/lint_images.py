@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import CTImageStorage
 from pydicom.valuerep import DSfloat
 
 from daemon.lint_view import UNREADABLE, text
 from model.ct import CTVolume
+from model.dicom_file import read_file
 
 PATIENT = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
 STUDY = ("StudyID", "StudyDate", "StudyTime", "AccessionNumber")
@@ -132,8 +133,8 @@ def read_images(folder: Path) -> CTImages:
     headers = []
     for path in sorted(each for each in folder.rglob("*") if each.is_file()):
         try:
-            header = dcmread(path, stop_before_pixels=True, specific_tags=list(_HEADER))
-        except (InvalidDicomError, OSError, *UNREADABLE):
+            header = read_file(path, stop_before_pixels=True, specific_tags=list(_HEADER))
+        except (InvalidDicomError, *UNREADABLE):
             continue
         if text(header, "SOPClassUID") == CTImageStorage:
             headers.append(header)

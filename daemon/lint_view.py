@@ -1,6 +1,7 @@
 """A structure set as the rules see it: ROIs with their contours as arrays, whatever is wrong with the file."""
 
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.errors import BytesLengthException
 
 from daemon.lint_coordinates import Coordinates, coordinates_of
 from daemon.lint_stack import Stack
@@ -15,14 +17,18 @@ from daemon.lint_stack import Stack
 UNREADABLE = (
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     LookupError,
     NotImplementedError,
+    OSError,
+    RecursionError,
     TypeError,
     ValueError,
     struct.error,
+    zlib.error,
 )
-"""What pydicom raises for values that are not what their VR says."""
+"""What pydicom raises for values that are not what their VR says, and for sequences without an end."""
 
 
 # Values that may be absent or broken

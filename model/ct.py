@@ -9,13 +9,16 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
+from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import BaseTag
-from pydicom.uid import CTImageStorage
+from pydicom.uid import UID, CTImageStorage, JPEGTransferSyntaxes, RLELossless
 
+from model.coded_frame import frame_size
+from model.dicom_file import read_file
 from model.errors import ReasonCode, SeriesUnsuitable
 from model.geometry import SliceGrid
 from model.slice_header import SliceHeader, slice_header
@@ -185,12 +188,13 @@ def _leave_out_copies(headers: Sequence[SliceHeader]) -> tuple[list[SliceHeader]
 
 
 def _read_attributes(path: Path) -> Dataset:
-    return dcmread(path, stop_before_pixels=True)
+    return read_file(path, stop_before_pixels=True)
 
 
 def _read_hu(header: SliceHeader) -> NDArray[np.int16]:
     """(rows, columns) of one slice in HU (PS3.3 C.11.1.1.2), padding and whatever is below air as air."""
-    image = dcmread(header.path, specific_tags=list(_PIXEL_ATTRIBUTES))
+    image = read_file(header.path, specific_tags=list(_PIXEL_ATTRIBUTES))
+    _require_frame_as_described(image)
     stored, _ = get_decoder(image.file_meta.TransferSyntaxUID).as_array(image, raw=True)
     if stored.shape != (header.rows, header.columns):
         raise ValueError(f"pixel data of shape {stored.shape} instead of {(header.rows, header.columns)}")
@@ -203,6 +207,24 @@ def _read_hu(header: SliceHeader) -> NDArray[np.int16]:
         hu[(stored >= header.padding[0]) & (stored <= header.padding[1])] = LOWEST_HU
     clipped: NDArray[np.int16] = hu.clip(LOWEST_HU, np.iinfo(np.int16).max).astype(np.int16)
     return clipped
+
+
+def _require_frame_as_described(image: Dataset) -> None:
+    """Let no decoder at pixels that are not what the header says; raises ValueError."""
+    frames = image.get("NumberOfFrames") or 1
+    if frames != 1:
+        raise ValueError(f"{frames} frames instead of one")
+    syntax = UID(image.file_meta.TransferSyntaxUID)
+    if not syntax.is_encapsulated or syntax == RLELossless:
+        return
+    size = frame_size(get_frame(image.PixelData, 0, number_of_frames=1))
+    expected = (image.Rows, image.Columns, image.get("SamplesPerPixel", 1))
+    if (size.rows, size.columns, size.samples) != expected or size.bits > image.BitsAllocated:
+        raise ValueError(f"compressed pixels of {size}, described as {expected}, {image.BitsAllocated} bits")
+    if syntax in JPEGTransferSyntaxes and -(-size.bits // 8) != image.BitsAllocated // 8:
+        raise ValueError(
+            f"samples of {size.bits} bits in {image.BitsAllocated}, which the decoder cannot place"
+        )
 
 
 def _is_among_image_values(header: SliceHeader) -> bool:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
+
+from model.dicom_file import read_file
 
 _ATTRIBUTES = [
     "SOPClassUID",
@@ -65,12 +67,12 @@ def slice_header(path: Path) -> SliceHeader:
     Exception
         Whatever pydicom raises for files that are no DICOM, or broken.
     """
-    dataset = dcmread(path, stop_before_pixels=True, specific_tags=list(_ATTRIBUTES))
+    dataset = read_file(path, stop_before_pixels=True, specific_tags=list(_ATTRIBUTES))
     spacing = _floats(dataset, "PixelSpacing", 2)
     return SliceHeader(
         path=path,
         sop_class_uid=_text(dataset, "SOPClassUID"),
-        sop_instance_uid=dataset.SOPInstanceUID,
+        sop_instance_uid=_identity(dataset),
         series_instance_uid=_text(dataset, "SeriesInstanceUID"),
         frame_of_reference_uid=_text(dataset, "FrameOfReferenceUID"),
         image_type=_texts(dataset, "ImageType"),
@@ -86,6 +88,16 @@ def slice_header(path: Path) -> SliceHeader:
         rescale_type=_text(dataset, "RescaleType").upper(),
         padding=_padding(dataset),
     )
+
+
+def _identity(dataset: Dataset) -> str:
+    """SOP Instance UID: by it copies are known, and contours say on which image they were drawn."""
+    uid = dataset.SOPInstanceUID
+    if not isinstance(uid, str) or not uid:
+        raise ValueError(
+            f"{type(uid).__name__} of length {len(uid or ())} as SOP Instance UID instead of one UID"
+        )
+    return uid
 
 
 def _values(dataset: Dataset, keyword: str) -> tuple[object, ...]:

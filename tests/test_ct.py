@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import subprocess
 import tarfile
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from pydicom import uid
 
 from model.ct import find_series, read_series
+from model.dicom_file import MAX_INFLATED_BYTES
 from model.errors import ReasonCode, SeriesUnsuitable
 from model.geometry import Mask
 from model.slice_header import slice_header
@@ -497,6 +499,54 @@ def test_random_bytes_anywhere_never_raise_anything_else(tmp_path):
         paths[7].write_bytes(data)
         with contextlib.suppress(SeriesUnsuitable):
             read_series(paths)
+
+
+def test_an_image_with_two_uids_is_refused(tmp_path):
+    """By its one UID a copy is known, and a contour says on which image it was drawn."""
+    paths = write_small(tmp_path)
+    uid_bytes = pydicom.dcmread(paths[7]).SOPInstanceUID.encode()
+    two = uid_bytes[:10] + b"\\" + uid_bytes[11:]
+    paths[7].write_bytes(paths[7].read_bytes().replace(uid_bytes, two))
+
+    assert refusal(paths).code == ReasonCode.UNDECODABLE
+
+
+@pytest.mark.parametrize("syntax", [uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless])
+@pytest.mark.parametrize("rows", [8, 40_000])
+def test_compressed_pixels_of_another_size_than_the_header_says_reach_no_decoder(tmp_path, syntax, rows):
+    """GDCM would end the process where they are fewer, others would ask for memory where they are more."""
+    paths = write_small(tmp_path, transfer_syntax=syntax)
+    data = bytearray(paths[7].read_bytes())
+    pixels = data.rindex(b"\xe0\x7f\x10\x00")
+    jpeg = next((m for m in (b"\xff\xc3", b"\xff\xf7") if m in data[pixels:]), None)
+    at, size = (
+        (data.index(jpeg, pixels) + 5, 2) if jpeg else (data.index(b"\xff\x4f\xff\x51", pixels) + 12, 4)
+    )
+    data[at : at + size] = rows.to_bytes(size)
+    paths[7].write_bytes(data)
+    error = refusal(paths)
+
+    assert error.code == ReasonCode.UNDECODABLE
+    assert f"rows={rows}" in error.message
+
+
+def test_a_file_that_inflates_without_bound_is_refused(tmp_path):
+    """A hundred kilobytes of zeros for each hundred megabytes."""
+    paths = write_small(tmp_path, transfer_syntax=uid.DeflatedExplicitVRLittleEndian)
+    whole = paths[7].read_bytes()
+    start = 144 + int.from_bytes(whole[140:144], "little")
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    element = b"\x09\x00\x01\x10OB\0\0" + MAX_INFLATED_BYTES.to_bytes(4, "little")
+    zeros = b"".join(deflater.compress(bytes(2**20)) for _ in range(MAX_INFLATED_BYTES // 2**20))
+    paths[7].write_bytes(whole[:start] + deflater.compress(element) + zeros + deflater.flush())
+
+    assert "inflates to more than 128 MB" in refusal(paths).message
+
+
+def test_more_frames_than_one_are_refused_before_they_are_decoded(tmp_path):
+    paths = write_small(tmp_path, NumberOfFrames=2**31 - 1)
+
+    assert "2147483647 frames" in refusal(paths).message
 
 
 def test_unsuitable_geometry_is_refused_before_pixels_are_read(tmp_path):

@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from daemon import lint_modules
 from daemon.destination_profile import PROFILES
@@ -280,6 +280,45 @@ def test_no_damage_ends_the_check(tmp_path, seed):
     path.write_bytes(content)
     with suppress(NotReadable):
         assert lint_file(path, images_of(VOLUME))
+
+
+NESTED = (b"\x06\x30\x10\x00" + b"\xff" * 4 + b"\xfe\xff\x00\xe0" + b"\xff" * 4) * 3000
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("place", ["3006,0020", "3006,0039"])
+def test_sequences_without_an_end_are_unreadable(tmp_path, place):
+    """Whether three thousand stand in one another, or the last one lacks its end."""
+    group, element = (int(part, 16).to_bytes(2, "little") for part in place.split(","))
+    path = tmp_path / "nested.dcm"
+    start = CONTENT.index(group + element)
+    for content in (CONTENT[:start] + NESTED, CONTENT[:start] + NESTED[:16] + CONTENT[start:]):
+        path.write_bytes(content)
+        with pytest.raises(NotReadable, match="cannot be read as DICOM"):
+            lint_file(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_sequence_that_cannot_be_decoded_is_a_finding():
+    """Of its length and of its items; what else there is, is checked all the same."""
+    for value in (
+        b"\xfe\xff\x00\xe0\x08\0\0\0\x06\x30\x10\0SQ",
+        b"\xfe\xff\x00\xe0\x06\0\0\0\x06\x30\x22\0IS",
+    ):
+        dataset = good()
+        raw(dataset, "RTROIObservationsSequence", value, "SQ")
+        assert codes(lint(dataset)) & {"sequence-undecodable", "not-checked", "attribute-missing"}
+
+
+def test_a_deflated_file_that_ends_early_is_unreadable(tmp_path):
+    dataset = good()
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    path = tmp_path / "deflated.dcm"
+    dataset.save_as(path, enforce_file_format=True)
+    path.write_bytes(path.read_bytes()[:-500])
+
+    with pytest.raises(NotReadable, match="incomplete"):
+        lint_file(path)
 
 
 # Real files

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
+
+from model.dicom_file import read_file
 
 
 class StructureSetUnreadableError(Exception):
@@ -74,7 +76,7 @@ def read_structure_set(path: Path) -> StructureSet:
         Whatever is wrong inside the file.
     """
     try:
-        dataset = dcmread(path)
+        dataset = read_file(path)
         _require_whole(dataset)
         return _structure_set(dataset)
     except StructureSetUnreadableError:

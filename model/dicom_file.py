@@ -1,0 +1,52 @@
+"""DICOM files as data sets, in no more memory than their size justifies."""
+
+import zlib
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from pydicom import Dataset, dcmread
+
+MAX_INFLATED_BYTES = 128 * 2**20
+"""More than any CT slice or structure set; a small file must not inflate without bound."""
+
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_META_START = 128 + len("DICM")
+
+
+def read_file(path: Path, **options: Any) -> Dataset:  # noqa: ANN401 - those of pydicom's `dcmread`
+    """Read a file.
+
+    It is read as bytes first: asked for the 4 GB that a length field claims, an open file would reserve them.
+
+    Raises
+    ------
+    ValueError
+        A deflated file that inflates to more than 128 MB.
+    Exception
+        Whatever pydicom raises for files that are no DICOM, or broken.
+    """
+    content = path.read_bytes()
+    if _DEFLATED in content[:1024]:
+        _require_bounded(content)
+    return dcmread(BytesIO(content), **options)
+
+
+def _require_bounded(content: bytes) -> None:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        inflater.decompress(content[_data_set_start(content) :], MAX_INFLATED_BYTES)
+    except zlib.error:
+        return  # pydicom will say so
+    if inflater.unconsumed_tail:
+        raise ValueError(f"inflates to more than {MAX_INFLATED_BYTES // 2**20} MB")
+
+
+def _data_set_start(content: bytes) -> int:
+    """Where the File Meta Information ends: group 0002, in explicit VR little endian (PS3.10 section 7.1)."""
+    at = _META_START
+    while content[at : at + 2] == b"\2\0":
+        is_long = content[at + 4 : at + 6] in {b"OB", b"UN"}
+        length = content[at + 8 : at + 12] if is_long else content[at + 6 : at + 8]
+        at += (12 if is_long else 8) + int.from_bytes(length, "little")
+    return at
