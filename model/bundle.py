@@ -25,6 +25,9 @@ from model.unet import Triple, UNet3D, UNetConfig
 DEFAULT_BUNDLE = Path(__file__).with_name("weights")
 FORMAT = 1
 
+_MISDESCRIBED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a description that is JSON and no bundle's raises wherever it is used."""
+
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
@@ -77,12 +80,14 @@ class Bundle:
                 card=about.get("card", {}),
                 reference_ranges=_reference_ranges(about, folder / "reference.json"),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except _MISDESCRIBED as error:
             raise BundleError(f"{folder / 'model.json'} does not describe a bundle: {error!r}") from error
-        if len(names) > config.outputs:
+        if not 0 < len(names) <= config.outputs:
             raise BundleError(
                 f"{folder}: {len(names)} structures, but the network has {config.outputs} outputs"
             )
+        if len(set(names)) < len(names):
+            raise BundleError(f"{folder}: a structure stands twice among {', '.join(names)}")
         return bundle
 
 
@@ -149,7 +154,7 @@ def _reference_ranges(about: Mapping[str, Any], path: Path) -> ReferenceRanges |
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         about = json.loads(_read_bytes(path))
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise BundleError(f"{path} is not JSON: {error}") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise BundleError(f"{path}: this version reads bundles of format {FORMAT}")
@@ -177,14 +182,24 @@ def _network(config: UNetConfig, weights: bytes, folder: Path) -> UNet3D:
         tensors: dict[str, Tensor] = load(weights)
     except SafetensorError as error:
         raise BundleError(f"{folder / 'weights.safetensors'} is not a safetensors file: {error}") from error
-    network = UNet3D(config)
     try:
-        network.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=True)
+        network = _unfilled(config, len(tensors))
+        network.load_state_dict(
+            {key: value.float() for key, value in tensors.items()}, strict=True, assign=True
+        )
     except RuntimeError as error:
         raise BundleError(f"{folder}: weights and network do not fit: {error}") from error
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
         raise BundleError(f"{folder / 'weights.safetensors'} holds values that are not finite")
     return network.eval()
+
+
+def _unfilled(config: UNetConfig, tensors: int) -> UNet3D:
+    """The network without memory for its weights, whatever sizes are asked for: those in the file are put in."""
+    if sum(config.blocks) > tensors:
+        raise ValueError(f"{sum(config.blocks)} blocks, but the file holds {tensors} tensors")
+    with torch.device("meta"):
+        return UNet3D(config)
 
 
 def _tile(sides: list[int], config: UNetConfig) -> Triple:

@@ -36,13 +36,21 @@ class UNetConfig:
     strides: tuple[Triple, ...] = ((2, 2, 2), (2, 2, 2), (2, 2, 2))  # between a level and the next coarser
 
     def __post_init__(self) -> None:
-        """Refuse lengths that do not agree."""
+        """Refuse lengths that do not agree, and sizes that are none."""
         levels = len(self.channels)
         if not len(self.blocks) == len(self.planar) == levels == len(self.strides) + 1:
             raise ValueError(
                 f"channels, blocks and planar need one entry per level and strides one fewer, "
                 f"not {levels}, {len(self.blocks)}, {len(self.planar)} and {len(self.strides)}"
             )
+        sizes = [
+            self.outputs,
+            *self.fold,
+            *self.channels,
+            *(side for stride in self.strides for side in stride),
+        ]
+        if min(sizes) < 1:
+            raise ValueError(f"outputs, fold, channels and strides are at least 1, not {min(sizes)}")
 
     @property
     def multiple(self) -> Triple:

@@ -1,5 +1,6 @@
 """The network, its tiles, and the bundle it comes in."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -172,6 +173,14 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, fault: str) -> None:
         ({"network": {"width": 3}}, "does not describe"),
         ({"tile": None}, "does not describe"),
         ({"tile": [8, 15, 16]}, "no multiple"),
+        ({"structures": []}, "0 structures"),
+        ({"structures": ["Brain", "Brain"]}, "stands twice"),
+        ({"network": []}, "does not describe"),
+        ({"tile": [2**70, 2**70, 2**70, 1]}, "does not describe"),
+        ({"network": {**dataclasses.asdict(SMALL), "channels": [2**18, 2**18]}}, "do not fit"),
+        ({"network": {**dataclasses.asdict(SMALL), "channels": [-1, 8]}}, "at least 1"),
+        ({"network": {**dataclasses.asdict(SMALL), "blocks": [2**40, 1]}}, "tensors"),
+        ({"network": {**dataclasses.asdict(SMALL), "fold": [0, 0, 0]}}, "at least 1"),
     ],
 )
 def test_a_description_that_makes_no_sense_is_refused(folder: Path, change: dict, said: str) -> None:
@@ -180,6 +189,14 @@ def test_a_description_that_makes_no_sense_is_refused(folder: Path, change: dict
     (folder / "model.json").write_text(json.dumps({**about, **change}))
 
     with pytest.raises(BundleError, match=said):
+        Bundle.load(folder)
+
+
+def test_a_description_nested_without_end_is_refused(folder: Path) -> None:
+    """JSON's reader would stop at Python's own limit."""
+    (folder / "model.json").write_text("[" * 100_000)
+
+    with pytest.raises(BundleError, match="not JSON"):
         Bundle.load(folder)
 
 
