@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from ssl import SSLCertVerificationError, SSLContext, SSLError
 from threading import Lock, Thread
 from typing import Any, cast
@@ -14,6 +15,9 @@ from pynetdicom.association import Association
 from pynetdicom.transport import AssociationServer, AssociationSocket
 
 log = structlog.get_logger()
+
+_ABORT = bytes((7, 0, 0, 0, 0, 4, 0, 0, 2, 0))
+"""A-ABORT by the service provider, who gives no reason (PS3.8 section 9.3.8)."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +98,16 @@ class DicomPort(AssociationServer):
     def reap(self) -> None:
         """Forget connections whose threads have ended.
 
-        pynetdicom leaves a socket open that the peer has already reset.
+        pynetdicom leaves a socket open that the peer has already reset, and the lower thread running where the
+        upper one failed.
         """
         with self._beginning:
             for association, connection in list(self._connections.items()):
                 if not association.is_alive():
                     self._connection_gone(association)
-                    if not association.dul.is_alive():
+                    if association.dul.is_alive():
+                        self.hang_up(association)
+                    else:
                         connection.close()
                         del self._connections[association]
 
@@ -169,6 +176,30 @@ class DicomPort(AssociationServer):
     def _on_connected(self, event: evt.Event) -> None:
         wrapper = cast("AssociationSocket", event.assoc.dul.socket)
         self._connections[event.assoc] = cast("socket.socket", wrapper.socket)
+        for owner, name in (
+            (event.assoc.dul.state_machine, "do_action"),
+            (event.assoc.acse, "negotiate_association"),
+            (event.assoc, "_serve_request"),
+        ):
+            setattr(owner, name, partial(self._attempt, event.assoc, getattr(owner, name)))
+
+    def _attempt(self, association: Association, act: Callable[..., None], *arguments: object) -> None:
+        """Let pynetdicom act on a message; one over which it stumbles ends its association at once.
+
+        Otherwise one of its two threads would end, and the connection stay: until it is silent for too long,
+        or for ever.
+        """
+        try:
+            act(*arguments)
+        except Exception as error:  # noqa: BLE001 -- whatever a message lacks
+            log.warning(
+                "association_failed", address=association.requestor.address, kind=type(error).__name__
+            )
+            with suppress(OSError):
+                self._connections[association].sendall(_ABORT)
+            association.is_aborted, association.is_established = True, False
+            association._kill = association.dul._kill_thread = True  # noqa: SLF001 -- as pynetdicom does for itself
+            self._wake(association)
 
     def _on_disconnected(self, event: evt.Event) -> None:
         """Wake an association that still waits for its A-ASSOCIATE-RQ, as it would until the ARTIM timer ends.
@@ -177,10 +208,13 @@ class DicomPort(AssociationServer):
         Before Sta3 nothing is queued for the association; in Sta13 everything is.
         """
         if event.assoc.dul.state_machine.current_state in {"Sta2", "Sta13"}:
-            waiting: Any = (
-                event.assoc.dul.to_user_queue
-            )  # its type leaves out None, which reads as "nothing came"
-            waiting.put(None)
+            self._wake(event.assoc)
+
+    def _wake(self, association: Association) -> None:
+        waiting: Any = (
+            association.dul.to_user_queue
+        )  # its type leaves out None, which reads as "nothing came"
+        waiting.put(None)
 
 
 def _tls_words(error: OSError) -> str:
