@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from io import BytesIO
 from ssl import SSLContext
 from threading import Lock, Thread
 from typing import cast
@@ -288,9 +289,7 @@ class Listener:
         conversation = self._open.get(event.assoc)
         if conversation is None:
             return int(StorageStatus.OUT_OF_RESOURCES)  # cut off while this image was on its way
-        received = event.request
-        if not isinstance(received, C_STORE) or received.DataSet is None:
-            return int(StorageStatus.CANNOT_UNDERSTAND)  # another command on this context, or no data set
+        received = cast("C_STORE", event.request)
         request = StoreRequest(
             association_id=conversation.number,
             calling=conversation.calling,
@@ -298,7 +297,7 @@ class Listener:
             sop_class_uid=str(received.AffectedSOPClassUID),
             sop_instance_uid=str(received.AffectedSOPInstanceUID),
             transfer_syntax_uid=str(event.context.transfer_syntax),
-            dataset_bytes=received.DataSet.getvalue(),
+            dataset_bytes=cast("BytesIO", received.DataSet).getvalue(),
         )
         answer = self._reception.store(request)
         conversation.count(answer, len(request.dataset_bytes))

@@ -270,7 +270,7 @@ class _Failures(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Take an error of pynetdicom."""
         text = record.getMessage()
-        if text.startswith(("Exception in", "Exception raised")):
+        if text.startswith("Exception in DUL"):
             self._seen.append(f"pynetdicom: {text}")
 
     def _ours(self, _logger: object, _method: str, event: Mapping[str, Any]) -> Any:
