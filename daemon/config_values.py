@@ -106,6 +106,11 @@ def covers(host: str, address: str) -> bool:
         return caller in _resolve(host)
 
 
+def is_known(host: str) -> bool:
+    """Whether it is an address or network, or a name that has an address now; else it lets nobody in."""
+    return "/" in host or bool(_resolve(host))
+
+
 def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Return the address; an IPv4 caller on a dual-stack socket arrives as ::ffff:a.b.c.d."""
     try:

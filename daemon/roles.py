@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import make_url
 
 from daemon.config import Config
+from daemon.config_values import is_known
 from daemon.errors import CannotStart
 from daemon.service import run
 from daemon.supervisor import Child, Supervisor
@@ -41,6 +42,8 @@ def listen(config: Config) -> None:
     from daemon.reception import Reception
     from daemon.spool import Spool
 
+    for host in sorted({host for peer in config.peers for host in peer.hosts if not is_known(host)}):
+        log.warning("peer_host_unknown", host=host, consequence="nobody is let in by this name")
     spool = Spool(config.storage.root, config.storage.min_free_bytes)
     spool.prepare()
     with alone(config.storage.root), closing(open_queue(config.database.url, utc_now)) as queue:

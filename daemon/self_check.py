@@ -1,7 +1,6 @@
 """`oarlock check`: everything a running node needs, tried out and told as one list of findings."""
 
 import os
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from daemon.check_finding import Finding, Verdict, good, note, wrong
 from daemon.config import Config, Destination, Route, load_config
-from daemon.config_values import ANY
+from daemon.config_values import ANY, is_known
 from daemon.delivery import echo
 from daemon.errors import CannotStart, ConfigError
 from daemon.job_queue import head_revision, schema_revision
@@ -67,21 +66,11 @@ def _who_may_send(config: Config) -> Iterator[Finding]:
         yield wrong("peers", "nobody may send: name the scanners in [[peers]]")
     for peer in config.peers:
         subject = f"peer {peer.ae_title}"
-        unknown = [host for host in peer.hosts if not _is_known_host(host)]
+        unknown = [host for host in peer.hosts if not is_known(host)]
         if unknown:
             yield wrong(subject, f"{', '.join(unknown)} does not resolve, so it lets nobody in")
         else:
             yield good(subject, f"from {', '.join(peer.hosts) or 'any address'}")
-
-
-def _is_known_host(host: str) -> bool:
-    if "/" in host:
-        return True
-    try:
-        socket.getaddrinfo(host, None)
-    except OSError:
-        return False
-    return True
 
 
 def _where_it_goes(config: Config) -> Iterator[Finding]:
