@@ -2,8 +2,8 @@
 
     python -m benchmarks.contour_readers --peers PEERS/bin/python
 
-PEERS is a virtual environment with rt-utils, OpenCV and scikit-image. platipy writes structure sets through
-rt-utils (its `convert_nifti` says so) and would be a copy of its row.
+PEERS is a virtual environment with rt-utils; `python -m benchmarks.peers` makes one, runs/peers/rt-utils.
+platipy writes structure sets through rt-utils (its `convert_nifti` says so) and would be a copy of its row.
 """
 
 import json
@@ -162,8 +162,8 @@ def rt_utils(python: Path) -> Callable[[Case, Path], float]:
     """The writer of rt-utils, in its own environment."""
 
     def write(case: Case, path: Path) -> float:
-        said = _run(python, PEER, "write", case.series, case.series.parent / "masks.npz", path)
-        (seconds,) = re.findall(r"^seconds ([0-9.]+)$", said, re.MULTILINE)
+        said = _run(python, PEER, "rt-utils", case.series, case.series.parent / "masks.npz", path)
+        (seconds,) = re.findall(r"^contours ([0-9.]+)$", said, re.MULTILINE)
         return float(seconds)
 
     return write
@@ -195,7 +195,7 @@ def _run(*command: str | Path) -> str:
 
 def judge(writer: str, case: Case, written: Written, python: Path) -> Judged:
     """Read a file with every reader and both validators."""
-    contours = _contours(dcmread(written.path), case)
+    contours = contours_by_name(dcmread(written.path), case.volume.grid)
     found = lint_file(written.path, read_images(case.series))
     complaints = subprocess.run(["dciodvfy", written.path], capture_output=True, text=True, check=False)
     readers = {
@@ -204,7 +204,7 @@ def judge(writer: str, case: Case, written: Written, python: Path) -> Judged:
         "rt-utils": _by_rt_utils(case, written.path, python),
     }
     dice = {
-        reader: {name: _dice(case.masks[name], seen.get(name)) for name in case.masks}
+        reader: {name: dice_of(case.masks[name], seen.get(name)) for name in case.masks}
         for reader, seen in readers.items()
     }
     error = {name: _area(contours.get(name, [])) / mask.count - 1 for name, mask in case.masks.items()}
@@ -222,10 +222,9 @@ def judge(writer: str, case: Case, written: Written, python: Path) -> Judged:
     )
 
 
-def _contours(dataset: Dataset, case: Case) -> dict[str, list[Contour]]:
-    """By name; every contour on the slice nearest to it."""
+def contours_by_name(dataset: Dataset, grid: SliceGrid) -> dict[str, list[Contour]]:
+    """Every contour of a structure set, on the slice nearest to it."""
     names = {roi.ROINumber: str(roi.ROIName) for roi in dataset.StructureSetROISequence}
-    grid = case.volume.grid
     found = {}
     for item in dataset.ROIContourSequence:
         listed = []
@@ -264,7 +263,8 @@ def _by_rt_utils(case: Case, path: Path, python: Path) -> dict[str, Mask]:
         return {name: Mask.from_full(stored[name]) for name in stored}
 
 
-def _dice(truth: Mask, seen: Mask | None) -> float:
+def dice_of(truth: Mask, seen: Mask | None) -> float:
+    """Dice coefficient; 0 where nothing was seen."""
     if seen is None or seen.is_empty:
         return 0.0
     a, b = truth.full(), seen.full()

@@ -1,10 +1,11 @@
-"""Masks to a structure set by rt-utils, and back: a program of its own, as it needs an environment of its own.
+"""Masks to a structure set by rt-utils or platipy, and back: a program for environments of their own.
 
-    python benchmarks/rt_utils_peer.py write CT_FOLDER MASKS.npz RTSTRUCT.dcm
+    python benchmarks/rt_utils_peer.py rt-utils CT_FOLDER MASKS.npz RTSTRUCT.dcm
+    python benchmarks/rt_utils_peer.py platipy CT_FOLDER MASKS.npz RTSTRUCT.dcm
     python benchmarks/rt_utils_peer.py read CT_FOLDER RTSTRUCT.dcm MASKS.npz
 
-Masks are (slices, rows, columns), in the order of the slices. `write` prints the seconds from masks in memory to
-the file on disk, the series already read.
+Masks are (slices, rows, columns), in the order of the slices. The first two print the seconds from masks in memory
+and series on disk to the file on disk, `whole`, and `contours`, those after the series has been read.
 """
 
 import sys
@@ -15,16 +16,34 @@ import numpy as np
 from rt_utils import RTStructBuilder
 
 
-def write(series: str, masks: str, structure_set: str) -> None:
+def write_rt_utils(series: str, masks: str, structure_set: str) -> None:
     """Write all masks as ROIs with rt-utils' own settings."""
     with np.load(masks) as stored:
         rois = {name: np.moveaxis(stored[name], 0, -1) for name in stored}
-    made = RTStructBuilder.create_new(dicom_series_path=series)
     started = time.perf_counter()
+    made = RTStructBuilder.create_new(dicom_series_path=series)
+    read = time.perf_counter()
     for name, mask in rois.items():
         made.add_roi(mask=mask, name=name)
     made.save(structure_set)
-    print(f"seconds {time.perf_counter() - started:.3f}")  # noqa: T201 -- heard by the benchmark
+    _say(contours=time.perf_counter() - read, whole=time.perf_counter() - started)
+
+
+def write_platipy(series: str, masks: str, structure_set: str) -> None:
+    """Convert all masks, as images in memory, with platipy's own function."""
+    import SimpleITK as sitk
+    from platipy.dicom.io.nifti_to_rtstruct import convert_nifti
+
+    with np.load(masks) as stored:
+        images = {name: sitk.GetImageFromArray(stored[name].astype(np.uint8)) for name in stored}
+    started = time.perf_counter()
+    convert_nifti(series, images, structure_set)
+    _say(whole=time.perf_counter() - started)
+
+
+def _say(**seconds: float) -> None:
+    for name, value in seconds.items():
+        print(f"{name} {value:.4f}")  # noqa: T201 -- heard by the benchmark
 
 
 def read(series: str, structure_set: str, masks: str) -> None:
@@ -36,4 +55,4 @@ def read(series: str, structure_set: str, masks: str) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    {"write": write, "read": read}[sys.argv[1]](*sys.argv[2:])
+    {"rt-utils": write_rt_utils, "platipy": write_platipy, "read": read}[sys.argv[1]](*sys.argv[2:])

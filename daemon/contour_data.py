@@ -1,6 +1,7 @@
 """Contour Data (3006,0050) of one polygon: to the bytes of its decimal strings and back."""
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,14 +48,38 @@ def encode_contour(
     ValueError
         Other decimals or points.
     """
-    if not 1 <= decimals <= MAX_DECIMALS or (max_points is not None and max_points < 3):
-        raise ValueError(
-            f"{decimals} decimals and {max_points} points; needed are 1 to {MAX_DECIMALS} decimals and 3 points"
-        )
+    _require(decimals, max_points)
     points = contour.points if max_points is None else simplified(contour.points, max_points)
     while len(value := _encoded(grid.to_patient(contour.slice_index, points), decimals)) > MAX_VALUE_BYTES:
         points = simplified(points, len(points) * MAX_VALUE_BYTES // len(value))
     return value
+
+
+def encode_contours(
+    contours: Sequence[Contour], grid: SliceGrid, decimals: int = DECIMALS, max_points: int | None = None
+) -> list[bytes]:
+    """Encode every contour as `encode_contour` does one, all coordinates at once."""
+    if not contours:
+        return []
+    _require(decimals, max_points)
+    lines = [each.points if max_points is None else simplified(each.points, max_points) for each in contours]
+    counts = np.array([len(each) for each in lines])
+    slices = np.repeat([each.slice_index for each in contours], counts)
+    rounded = _rounded(grid.to_patient(slices, np.concatenate(lines)), decimals)
+    stops = np.cumsum(counts)
+    starts = stops - counts
+    before = np.roll(rounded, 1, axis=0)
+    before[starts] = rounded[stops - 1]
+    is_distinct = (rounded != before).any(axis=1)
+    left = np.add.reduceat(is_distinct.astype(np.int64), starts).tolist()
+    numbers = rounded[is_distinct].ravel().tolist()
+    values, first = [], 0
+    for contour, points in zip(contours, left, strict=True):
+        value = _text(numbers[first : first + 3 * points], decimals)
+        first += 3 * points
+        is_short = len(value) <= MAX_VALUE_BYTES
+        values.append(value if is_short else encode_contour(contour, grid, decimals, max_points))
+    return values
 
 
 def count_points(value: bytes) -> int:
@@ -82,9 +107,25 @@ def decode_points(value: bytes) -> NDArray[np.float64]:
 
 def _encoded(points_mm: NDArray[np.float64], decimals: int) -> bytes:
     """Decimal strings of (n, 3) points, without points that rounding made equal to the one before."""
-    rounded = np.round(points_mm, decimals) + 0.0  # + 0.0 turns -0.00 into 0.00
+    rounded = _rounded(points_mm, decimals)
     distinct = rounded[(rounded != np.roll(rounded, 1, axis=0)).any(axis=1)]
-    text = "\\".join(map(f"{{:.{decimals}f}}".format, distinct.ravel().tolist()))
+    return _text(distinct.ravel().tolist(), decimals)
+
+
+def _require(decimals: int, max_points: int | None) -> None:
+    if not 1 <= decimals <= MAX_DECIMALS or (max_points is not None and max_points < 3):
+        raise ValueError(
+            f"{decimals} decimals and {max_points} points; needed are 1 to {MAX_DECIMALS} decimals and 3 points"
+        )
+
+
+def _rounded(points_mm: NDArray[np.float64], decimals: int) -> NDArray[np.float64]:
+    return np.round(points_mm, decimals) + 0.0  # + 0.0 turns -0.00 into 0.00
+
+
+def _text(numbers: list[float], decimals: int) -> bytes:
+    """Decimal strings, padded to even length."""
+    text = (f"\\%.{decimals}f" * len(numbers))[1:] % tuple(numbers)
     return (text + " " * (len(text) % 2)).encode("ascii")
 
 

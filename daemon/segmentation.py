@@ -15,7 +15,7 @@ from daemon.result_header import ModelIdentity, ResultIdentity
 from daemon.result_objects import WantedObject
 from daemon.structure_set_check import StructureSummary
 from daemon.structure_template import ROI, Template, apply_template, left_out
-from model.contours import trace
+from model.contours import trace_all
 from model.ct import CTVolume, read_series
 from model.errors import ReasonCode, SeriesUnsuitable
 from model.findings import Finding
@@ -158,9 +158,11 @@ def contour_series(
     enter("judge", 0.0)
     findings = judge(volume, found.masks, weights.reference_ranges, found.confidence)
     enter("contours", 0.0)
+    wished = apply_template(template, masks, volume.grid)
+    traced = trace_all([roi.mask for roi in wished], volume.grid.pixel_spacing_mm)
     rois = [
-        replace(roi, contours=trace(roi.mask, volume.grid.pixel_spacing_mm), remark=_about(roi, findings))
-        for roi in apply_template(template, masks, volume.grid)
+        replace(roi, contours=contours, remark=_about(roi, findings))
+        for roi, contours in zip(wished, traced, strict=True)
     ]
     contoured = Contoured(
         volume,

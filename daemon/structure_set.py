@@ -11,6 +11,7 @@ from pydicom.uid import UID, ImplicitVRLittleEndian, RTStructureSetStorage
 
 from daemon.destination_profile import PROFILES, EmptyStructures, Profile
 from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from daemon.raw_sequence import put, referenced_slice
 from daemon.result_header import (
     MANUFACTURER,
     MAX_LO,
@@ -21,7 +22,6 @@ from daemon.result_header import (
     date_and_time,
     plain,
     readable,
-    referenced_slice,
     software_version,
 )
 from daemon.short_names import short_names, shortening_remarks
@@ -178,7 +178,7 @@ def _referenced_frame_of_reference(volume: CTVolume, header: Dataset, profile: P
     """Every slice of the CT, also those without contours, as all planning systems write it."""
     series = Dataset()
     series.SeriesInstanceUID = header.SeriesInstanceUID
-    series.ContourImageSequence = [referenced_slice(uid) for uid in volume.sop_instance_uids]
+    put(series, "ContourImageSequence", map(referenced_slice, volume.sop_instance_uids))
     study = Dataset()
     study.ReferencedSOPClassUID = profile.study_sop_class_uid
     study.ReferencedSOPInstanceUID = header.StudyInstanceUID

@@ -3,19 +3,15 @@
 from collections.abc import Sequence
 
 from pydicom import Dataset
-from pydicom.charset import default_encoding
-from pydicom.dataelem import RawDataElement
-from pydicom.tag import Tag
 
-from daemon.contour_data import count_points, encode_contour
+from daemon.contour_data import count_points, encode_contours
 from daemon.destination_profile import CodeScheme, Profile
-from daemon.result_header import MAX_LO, MAX_ST, code_item, plain, referenced_slice
+from daemon.raw_sequence import element, put, referenced_slice
+from daemon.raw_sequence import item as raw_item
+from daemon.result_header import MAX_LO, MAX_ST, code_item, plain
 from daemon.structure_template import ROI, Codes
-from model.contours import Contour
 from model.ct import CTVolume
 from model.structures import ORGAN_CATEGORY
-
-_CONTOUR_DATA = Tag("ContourData")
 
 
 def roi_item(roi: ROI, frame_of_reference_uid: str, made_by: str, algorithm: Sequence[Dataset]) -> Dataset:
@@ -87,20 +83,19 @@ def roi_contour_item(roi: ROI, volume: CTVolume, profile: Profile) -> Dataset:
     item.ReferencedROINumber = roi.number
     item.ROIDisplayColor = list(roi.colour_rgb)
     if roi.contours:
-        item.ContourSequence = [_contour(each, volume, profile) for each in roi.contours]
+        values = encode_contours(roi.contours, volume.grid, profile.decimals, profile.max_points)
+        images = [volume.sop_instance_uids[each.slice_index] for each in roi.contours]
+        put(item, "ContourSequence", map(_contour, images, values))
     return item
 
 
-def _contour(contour: Contour, volume: CTVolume, profile: Profile) -> Dataset:
-    value = encode_contour(contour, volume.grid, profile.decimals, profile.max_points)
-    item = Dataset()
-    item.ContourImageSequence = [referenced_slice(volume.sop_instance_uids[contour.slice_index])]
-    item.ContourGeometricType = "CLOSED_PLANAR"
-    item.NumberOfContourPoints = count_points(value)
-    # As if just read from a file: pydicom decodes it when asked, and writes it as it is when not.
-    # A DS object per number would cost seconds for 21 organs.
-    item[_CONTOUR_DATA] = RawDataElement(
-        _CONTOUR_DATA, "DS", len(value), value, 0, is_implicit_VR=True, is_little_endian=True
+def _contour(sop_instance_uid: str, contour_data: bytes) -> bytes:
+    """Elements of an item of Contour Sequence, by their tags."""
+    return b"".join(
+        (
+            element(0x3006, 0x0016, raw_item(referenced_slice(sop_instance_uid))),  # Contour Image Sequence
+            element(0x3006, 0x0042, b"CLOSED_PLANAR"),  # Contour Geometric Type
+            element(0x3006, 0x0046, b"%d" % count_points(contour_data)),  # Number of Contour Points
+            element(0x3006, 0x0050, contour_data),  # Contour Data
+        )
     )
-    item.set_original_encoding(True, True, default_encoding)  # noqa: FBT003 -- (implicit, little endian)
-    return item

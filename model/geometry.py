@@ -77,8 +77,8 @@ class SliceGrid:
         along = np.linalg.norm(way - across * self.normal)
         return float(np.degrees(np.arctan2(along, across)))
 
-    def to_patient(self, slice_index: int, rc: ArrayLike) -> NDArray[np.float64]:
-        """(n, 2) fractional (row, column) on one slice to (n, 3) LPS mm (PS3.3 equation C.7.6.2.1-1)."""
+    def to_patient(self, slice_index: int | NDArray[np.int64], rc: ArrayLike) -> NDArray[np.float64]:
+        """(n, 2) fractional (row, column), on one slice or on (n,), to (n, 3) LPS mm (PS3.3 C.7.6.2.1-1)."""
         scaled = np.asarray(rc, dtype=np.float64) * self.pixel_spacing_mm
         axes = np.stack([self.column_direction, self.row_direction])
         return np.asarray(self.positions_mm[slice_index] + scaled @ axes, dtype=np.float64)

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.contour_data import MAX_VALUE_BYTES, count_points, decode_points, encode_contour, simplified
+from daemon.contour_data import (
+    MAX_VALUE_BYTES,
+    count_points,
+    decode_points,
+    encode_contour,
+    encode_contours,
+    simplified,
+)
 from model.contours import Contour, fill, trace
 from model.geometry import Mask
 from model.keyhole import with_holes
@@ -49,6 +56,23 @@ def test_every_number_fits_a_decimal_string_and_comes_back_within_rounding(x, y)
     assert b"e" not in value
     assert max(map(len, value.split(b"\\"))) <= 16
     np.testing.assert_allclose(decode_points(value), grid.to_patient(0, points), atol=0.005 + 1e-9)
+
+
+@pytest.mark.parametrize("max_points", [None, 40, 2400])
+def test_contours_encoded_together_are_encoded_as_each_alone(max_points):
+    """Also such as lose points by rounding, and such as are too long for a value."""
+    full = np.random.default_rng(0).random((3, 21, 21)) < 0.5
+    contours = [
+        *trace(Mask.from_full(full), (0.5, 0.5)),
+        Contour(2, np.array([[0.0, 0.0], [0.0, 1e-4], [0.0, 10.0], [10.0, 10.0], [1e-4, 0.0]])),
+        jagged_contour(300, 20000),
+    ]
+    grid = grid_of(300)
+
+    together = encode_contours(contours, grid, 2, max_points)
+
+    assert together == [encode_contour(each, grid, 2, max_points) for each in contours]
+    assert encode_contours([], grid, 2, max_points) == []
 
 
 def test_points_that_rounding_makes_equal_are_written_once():

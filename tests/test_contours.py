@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from model.contours import Contour, fill, trace
+from model.contours import Contour, fill, trace, trace_all
 from model.geometry import Mask
 
 MASKS = {
@@ -163,6 +163,28 @@ def test_the_same_mask_gives_the_same_lines():
     mask = Mask.from_full(np.random.default_rng(1).random((3, 30, 30)) < 0.5)
     for first, second in zip(trace(mask, (1.0, 1.0)), trace(mask, (1.0, 1.0)), strict=True):
         np.testing.assert_array_equal(first.points, second.points)
+
+
+@pytest.mark.parametrize("spacing_mm", [None, (0.98, 1.2)])
+def test_masks_traced_together_give_what_each_gives_alone(spacing_mm):
+    """Large and small, empty and full, in corners: no mask sees another."""
+    rng = np.random.default_rng(3)
+    fulls = [np.zeros((3, 20, 21), bool) for _ in range(5)]
+    fulls[0][1:, 2:12, 3:9] = rng.random((2, 10, 6)) < 0.6
+    fulls[1][:] = True
+    fulls[3][0, 0, 0] = fulls[3][2, 19, 20] = True
+    fulls[4][1] = rng.random((20, 21)) < 0.5
+    masks = [Mask.from_full(full) for full in fulls]
+
+    together = trace_all(masks, spacing_mm)
+
+    assert trace_all([], spacing_mm) == []
+    for mask, contours in zip(masks, together, strict=True):
+        alone = trace(mask, spacing_mm)
+        assert [c.slice_index for c in contours] == [c.slice_index for c in alone]
+        for first, second in zip(contours, alone, strict=True):
+            np.testing.assert_allclose(first.points, second.points, atol=1e-9)
+        np.testing.assert_array_equal(fill(contours, mask.shape).full(), mask.full())
 
 
 def turns(contour: Contour) -> float:
