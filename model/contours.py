@@ -145,7 +145,7 @@ def _odd(contours: Sequence[Contour], shape: tuple[int, int, int]) -> Mask:
     np.add.at(parity, tuple((crossings - corner).T), 1)
     np.add.accumulate(parity, axis=2, out=parity)
     first_slice, first_row, first_column = (int(c) for c in corner)
-    return _crop(Mask((parity & 1).astype(bool), (first_slice, first_row, first_column), shape))
+    return Mask.from_part((parity & 1).astype(bool), (first_slice, first_row, first_column), shape)
 
 
 def _crossings(contours: Sequence[Contour], shape: tuple[int, int, int]) -> NDArray[np.int64]:
@@ -169,11 +169,3 @@ def _crossings(contours: Sequence[Contour], shape: tuple[int, int, int]) -> NDAr
     crossed_at = column_0 + (row - row_0) * (column_1 - column_0) / (row_1 - row_0)
     column = np.ceil(crossed_at).clip(0, shape[2]).astype(np.int64)
     return np.stack([slices[edge], row, column], axis=1)
-
-
-def _crop(mask: Mask) -> Mask:
-    """The same mask cropped to its voxels."""
-    tight = Mask.from_full(mask.voxels)
-    first_slice, first_row, first_column = (a + b for a, b in zip(mask.corner, tight.corner, strict=True))
-    corner = (first_slice, first_row, first_column) if tight.count else (0, 0, 0)
-    return Mask(tight.voxels, corner, mask.shape)

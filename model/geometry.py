@@ -146,6 +146,17 @@ def _is_even(points_mm: NDArray[np.float64]) -> bool:
     return bool((np.abs(points_mm - even) <= POSITION_TOLERANCE_MM).all())
 
 
+def bounding_box(inside: NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
+    """The least box around what is true in a (slices, rows, columns) array; None where nothing is."""
+    in_slices = np.flatnonzero(inside.any(axis=(1, 2)))
+    if not len(in_slices):
+        return None
+    slab: NDArray[np.bool_] = np.logical_or.reduce(inside[in_slices[0] : in_slices[-1] + 1])
+    in_rows, in_columns = np.flatnonzero(slab.any(axis=1)), np.flatnonzero(slab.any(axis=0))
+    found = [slice(int(each[0]), int(each[-1]) + 1) for each in (in_slices, in_rows, in_columns)]
+    return found[0], found[1], found[2]
+
+
 @dataclass(frozen=True, eq=False)
 class Mask:
     """One structure's voxels, cropped to their bounding box.
@@ -169,22 +180,30 @@ class Mask:
         """Crop a (slices, rows, columns) array of the whole volume; anything not zero is inside."""
         inside = np.asarray(full, dtype=bool)
         slices, rows, columns = inside.shape
-        in_slices = np.flatnonzero(inside.any(axis=(1, 2)))
-        if not len(in_slices):
-            return cls(np.zeros((0, 0, 0), dtype=bool), (0, 0, 0), (slices, rows, columns))
-        slab = inside[in_slices[0] : in_slices[-1] + 1]
-        in_rows = np.flatnonzero(slab.any(axis=(0, 2)))
-        in_columns = np.flatnonzero(slab.any(axis=(0, 1)))
-        crop = slab[:, in_rows[0] : in_rows[-1] + 1, in_columns[0] : in_columns[-1] + 1].copy()
-        corner = int(in_slices[0]), int(in_rows[0]), int(in_columns[0])
-        return cls(crop, corner, (slices, rows, columns))
+        return cls.from_part(inside, (0, 0, 0), (slices, rows, columns))
+
+    @classmethod
+    def from_part(
+        cls, part: NDArray[np.bool_], corner: tuple[int, int, int], shape: tuple[int, int, int]
+    ) -> "Mask":
+        """Crop a (slices, rows, columns) array whose first voxel is `corner` of a volume of `shape`."""
+        box = bounding_box(part)
+        if box is None:
+            return cls(np.zeros((0, 0, 0), dtype=bool), (0, 0, 0), shape)
+        first_slice, first_row, first_column = (c + side.start for c, side in zip(corner, box, strict=True))
+        return cls(part[box].copy(), (first_slice, first_row, first_column), shape)
 
     def full(self) -> NDArray[np.bool_]:
         """(slices, rows, columns) bool of the whole volume."""
         whole = np.zeros(self.shape, dtype=bool)
-        box = tuple(slice(c, c + n) for c, n in zip(self.corner, self.voxels.shape, strict=True))
-        whole[box] = self.voxels
+        whole[self.box] = self.voxels
         return whole
+
+    @property
+    def box(self) -> tuple[slice, slice, slice]:
+        """Where `voxels` lie in the volume."""
+        slices, rows, columns = (slice(c, c + n) for c, n in zip(self.corner, self.voxels.shape, strict=True))
+        return slices, rows, columns
 
     @property
     def count(self) -> int:

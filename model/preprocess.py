@@ -5,6 +5,7 @@ head, rows front to back and columns right to left, however the patient lay and 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.ct import CTVolume
-from model.geometry import Mask, SliceGrid
+from model.geometry import Mask, SliceGrid, bounding_box
 
 AIR_HU = -1024
+HALF = 0.5
+"""More likely than this is inside."""
 BODY_HU = -400
 """Denser than this is patient, couch or clothing: no air, no lung."""
 BODY_MARGIN_MM = 10.0
@@ -100,35 +103,51 @@ def lateral_mm(hu: NDArray[np.integer] | NDArray[np.floating], spacing_mm: float
     return np.asarray((columns - middle) * spacing_mm, dtype=np.float32)
 
 
-def to_mask(probability: NDArray[np.floating], image: NetworkImage, grid: SliceGrid) -> Mask:
+def to_mask(
+    probability: NDArray[np.floating],
+    image: NetworkImage,
+    grid: SliceGrid,
+    corner: tuple[int, int, int] = (0, 0, 0),
+) -> Mask:
     """Where one structure's probability, interpolated at a CT's own voxels, exceeds one half.
 
     Parameters
     ----------
     probability
-        (D, H, W) on the grid of `image`.
+        (D, H, W) on the grid of `image`, or the part of it that holds the structure and a voxel all round.
     grid
         The planes of the CT, evenly spaced or not, sheared or not.
+    corner
+        (d, h, w) of the part's first voxel.
     """
-    inside = np.argwhere(probability > 0.5)
-    if not len(inside):
-        return Mask.from_full(np.zeros(grid.shape, dtype=bool))
-    low = np.maximum(inside.min(0) - 1, 0)
-    high = np.minimum(inside.max(0) + 2, probability.shape)
-    crop = probability[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].astype(np.float32)
-    x, y, z = image.origin_mm
-    dz, dy, dx = image.spacing_mm
-    field = sitk.GetImageFromArray(crop)
-    field.SetSpacing((dx, dy, dz))
-    field.SetOrigin((x + low[2] * dx, y + low[1] * dy, z + low[0] * dz))
-    full = np.zeros(grid.shape, dtype=bool)
-    for run in grid.uniform_runs():
-        _sample_run(field, grid, run, full)
-    return Mask.from_full(full)
+    box = box_of(probability)
+    if box is None:
+        return Mask.from_part(np.zeros((0, 0, 0), dtype=bool), (0, 0, 0), grid.shape)
+    first = [start + side.start for start, side in zip(corner, box, strict=True)]
+    # SimpleITK counts axes the other way round.
+    origin = [
+        o + n * step for o, n, step in zip(image.origin_mm, first[::-1], image.spacing_mm[::-1], strict=True)
+    ]
+    field = sitk.GetImageFromArray(probability[box].astype(np.float32))
+    field.SetSpacing(image.spacing_mm[::-1])
+    field.SetOrigin(origin)
+    return _joined([_sampled(field, grid, run) for run in grid.uniform_runs()], grid.shape)
 
 
-def _sample_run(field: sitk.Image, grid: SliceGrid, run: slice, full: NDArray[np.bool_]) -> None:
-    """Set the voxels of one evenly spaced run of slices that lie within a field's upper half."""
+def box_of(probability: NDArray[np.floating]) -> tuple[slice, slice, slice] | None:
+    """The box around a structure and the voxels beside it, which decide where it ends; None without one."""
+    box = bounding_box(probability > HALF)
+    if box is None:
+        return None
+    slices, rows, columns = (
+        slice(max(0, side.start - 1), min(n, side.stop + 1))
+        for side, n in zip(box, probability.shape, strict=True)
+    )
+    return slices, rows, columns
+
+
+def _sampled(field: sitk.Image, grid: SliceGrid, run: slice) -> Mask:
+    """The voxels of one evenly spaced run of slices that lie within a field's upper half."""
     affine = grid.affine(run.start)
     size = np.array(field.GetSize())
     corners = [
@@ -142,7 +161,7 @@ def _sample_run(field: sitk.Image, grid: SliceGrid, run: slice, full: NDArray[np
     low = np.maximum(np.floor(indices.min(0)).astype(int), 0)
     high = np.minimum(np.ceil(indices.max(0)).astype(int) + 1, limits)
     if (high <= low).any():
-        return
+        return Mask.from_part(np.zeros((0, 0, 0), dtype=bool), (0, 0, 0), grid.shape)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     sampled = sitk.Resample(
         field,
@@ -155,10 +174,20 @@ def _sample_run(field: sitk.Image, grid: SliceGrid, run: slice, full: NDArray[np
         0.0,
         sitk.sitkFloat32,
     )
-    column, row, first = low
-    values = sitk.GetArrayViewFromImage(sampled) > 0.5
-    target = full[run.start + first :, row:, column:][: values.shape[0], : values.shape[1], : values.shape[2]]
-    np.logical_or(target, values, out=target)
+    column, row, first = low.tolist()
+    inside = sitk.GetArrayViewFromImage(sampled) > HALF
+    return Mask.from_part(inside, (run.start + first, row, column), grid.shape)
+
+
+def _joined(parts: Sequence[Mask], shape: tuple[int, int, int]) -> Mask:
+    """One mask of those of all runs, of which neighbours share a slice."""
+    filled = [part for part in parts if part.count]
+    if len(filled) <= 1:
+        return filled[0] if filled else parts[0]
+    full = np.zeros(shape, dtype=bool)
+    for part in filled:
+        full[part.box] |= part.voxels
+    return Mask.from_full(full)
 
 
 def body_box(hu: NDArray[np.int16], grid: SliceGrid) -> tuple[slice, slice, slice]:

@@ -15,7 +15,7 @@ from model.ct import CTVolume
 from model.errors import BundleError
 from model.geometry import Mask, SliceGrid
 from model.memory_need import machine_memory_bytes, require_memory
-from model.preprocess import NetworkImage, lateral_mm, to_mask, to_network_grid
+from model.preprocess import HALF, NetworkImage, box_of, lateral_mm, to_mask, to_network_grid
 from model.sliding_window import predict
 from model.structures import TYPICAL_CM3
 from model.unet import Triple
@@ -102,13 +102,18 @@ class Segmenter:
         with _timed(seconds, "grid"):
             for index, name in enumerate(self.bundle.structure_names):
                 report("grid", index / len(self.bundle.structure_names))
-                cleaned = largest_component(probabilities[index])
-                mask = to_mask(cleaned, image, grid or volume.grid)
+                box = box_of(probabilities[index])
+                if box is None:
+                    continue
+                probability = probabilities[index][box].astype(np.float32)
+                cleaned = largest_component(probability)
+                corner = box[0].start, box[1].start, box[2].start
+                mask = to_mask(cleaned, image, grid or volume.grid, corner)
                 if is_speck(name, mask.volume_cm3(grid or volume.grid)):
                     remarks.append(f"{name}: a speck was found and taken for nothing")
                 elif not mask.is_empty:
                     masks[name] = mask
-                    confidence[name] = float(probabilities[index][cleaned > 0.5].mean(dtype=np.float64))
+                    confidence[name] = float(probability[cleaned > HALF].mean(dtype=np.float64))
         return Segmentation(masks, tuple(remarks), seconds, confidence)
 
     def _predict(
@@ -157,22 +162,35 @@ def is_speck(name: str, volume_cm3: float) -> bool:
     return 0 < volume_cm3 < SPECK_SHARE * typical
 
 
-def largest_component(probability: NDArray[np.float16]) -> NDArray[np.float32]:
+def largest_component(probability: NDArray[np.floating]) -> NDArray[np.float32]:
     """Keep a structure's largest 26-connected part with its holes filled: every one of the organs is one piece.
 
     (D, H, W) to (D, H, W); probabilities of other parts become 0, of holes 1.
     """
     field = probability.astype(np.float32)
-    inside = field > 0.5
+    inside = field > HALF
     labels, count = ndimage.label(inside, np.ones((3, 3, 3), dtype=bool))
     if not count:
         return field
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    largest = labels == sizes.argmax()
-    field[inside & ~largest] = 0
-    field[ndimage.binary_fill_holes(largest) & ~inside] = 1
+    if count > 1:
+        sizes = np.bincount(labels.ravel())
+        sizes[0] = 0
+        largest = labels == sizes.argmax()
+        field[inside & ~largest] = 0
+        inside = largest
+    field[_holes(inside)] = 1
     return field
+
+
+def _holes(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What is outside and has no way to the border; of `ndimage.binary_fill_holes`, but many times as fast."""
+    labels, count = ndimage.label(~inside)
+    is_hole = np.ones(count + 1, dtype=bool)
+    is_hole[0] = False
+    for axis in range(labels.ndim):
+        for end in (0, -1):
+            is_hole[np.unique(labels.take(end, axis))] = False
+    return np.asarray(is_hole[labels])
 
 
 def _device(name: str) -> torch.device:

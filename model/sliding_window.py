@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.arranged import Arranged
 from model.unet import Triple
 
-#: A tile with nothing denser than this holds no organ, not even lung.
-EMPTY_HU = -980.0
+SOLID_HU = -400.0
+"""Denser than this is patient, couch or clothing: no air, no lung."""
+SOLID_STEP = 2
+"""Solid things are looked for on every second row and column, and must be three of these thick."""
 
 
 def predict(
@@ -58,24 +61,38 @@ def predict(
     corners = list(
         itertools.product(*(_starts(n, side, overlap) for n, side in zip(shape, tile, strict=True)))
     )
-    weight = gaussian(tile)
-    total = torch.zeros(shape)
+    weight = gaussian(tile).to(image.device)
+    total = torch.zeros(shape, device=image.device)
     for corner in corners:
         total[_box(corner, tile)] += weight
-    blended = torch.zeros((outputs, *shape), dtype=torch.float16)
-    for done, corner in enumerate(corners):
-        box = _box(corner, tile)
-        if float(padded[0][box].max()) > EMPTY_HU:
-            with (
-                torch.inference_mode(),
-                torch.autocast(image.device.type, dtype, enabled=dtype != torch.float32),
-            ):
-                logits = network(padded[(slice(None), *box)][None])[0, :outputs]
-            share = (weight / total[box]).to(image.device)
-            blended[(slice(None), *box)] += (logits.float().sigmoid() * share).half().cpu()
-        if progress is not None:
-            progress((done + 1) / len(corners))
-    return blended[:, :D, :H, :W]
+    solid = _solid(padded[0]).cpu()
+    with torch.inference_mode():
+        arranged = Arranged(network, outputs, dtype)
+        inputs = arranged.prepare(padded)
+        blended = torch.zeros((outputs, *shape), dtype=torch.float16, device=image.device)
+        for done, corner in enumerate(corners):
+            box = _box(corner, tile)
+            if bool(solid[_coarse(box)].any()):
+                share = weight / total[box]
+                for organs, logits in arranged.logits(inputs[(slice(None), *box)]):
+                    blended[(organs, *box)] += logits.float().sigmoid_().mul_(share).half()
+            if progress is not None:
+                progress((done + 1) / len(corners))
+    return blended[:, :D, :H, :W].cpu()
+
+
+def _solid(hu: Tensor) -> Tensor:
+    """Where an image (D, H, W) is solid and not thin as a couch or a mask: (D, H / step, W / step).
+
+    Whatever holds no such place holds no organ.
+    """
+    dense = (hu[:, None, ::SOLID_STEP, ::SOLID_STEP] > SOLID_HU).float()
+    return (F.max_pool2d(1 - dense, 3, 1, 1)[:, 0]) == 0
+
+
+def _coarse(box: tuple[slice, ...]) -> tuple[slice, ...]:
+    slices, *sides = box
+    return slices, *(slice(side.start // SOLID_STEP, -(-side.stop // SOLID_STEP)) for side in sides)
 
 
 def gaussian(tile: Triple) -> Tensor:

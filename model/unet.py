@@ -79,8 +79,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, D, H, W) to (B, C', D, H, W)."""
-        y = self.conv1(F.relu(self.norm1(x)))
-        y = self.conv2(F.relu(self.norm2(y)))
+        y = self.conv1(F.relu(self.norm1(x), inplace=True))
+        y = self.conv2(F.relu(self.norm2(y), inplace=True))
         added: Tensor = y + self.project(x)
         return added
 
@@ -141,11 +141,19 @@ class UNet3D(nn.Module):
         Tensor
             (B, outputs, D, H, W); the sigmoid gives probabilities.
         """
+        folded = fold(self.normalised(image), self.config.fold)
+        return unfold(self.folded_logits(folded), self.config.fold)
+
+    def normalised(self, image: Tensor) -> Tensor:
+        """What the layers see, voxel by voxel: (B, 2, D, H, W) to (B, windows + 1, D, H, W)."""
         low, high = self.windows[:, 0], self.windows[:, 1]
         low, high = (bound.view(1, -1, 1, 1, 1) for bound in (low, high))
         x = ((image[:, :1] - low) / (high - low)).clamp(0, 1) * 2 - 1  # (B, windows, D, H, W)
-        x = torch.cat([x, image[:, 1:] / LATERAL_SCALE_MM], dim=1)
-        x = self.stem(fold(x, self.config.fold))
+        return torch.cat([x, image[:, 1:] / LATERAL_SCALE_MM], dim=1)
+
+    def folded_logits(self, x: Tensor) -> Tensor:
+        """All layers: a normalised and folded image to logits that are still folded."""
+        x = self.stem(x)
         skips = []
         for level, blocks in enumerate(self.down):
             x = blocks(x)
@@ -154,7 +162,8 @@ class UNet3D(nn.Module):
                 x = self.pool[level](x)
         for unpool, up in zip(self.unpool, self.up, strict=True):
             x = up(torch.cat([unpool(x), skips.pop()], dim=1))
-        return unfold(self.head(x), self.config.fold)
+        logits: Tensor = self.head(x)
+        return logits
 
 
 def fold(x: Tensor, factors: Triple) -> Tensor:

@@ -104,6 +104,18 @@ def test_mask_is_cropped_and_whole_again():
     np.testing.assert_array_equal(mask.full(), full)
 
 
+def test_a_mask_of_a_part_lies_where_the_part_lies():
+    """A part with its own corner gives the mask that the whole volume gives; nothing in it, an empty mask."""
+    full = np.zeros((6, 7, 8), bool)
+    full[2:4, 3, 4:6] = True
+
+    mask = Mask.from_part(full[1:5, 2:6, 3:8], (1, 2, 3), full.shape)
+
+    assert mask.corner == (2, 3, 4)
+    assert np.array_equal(mask.full(), full)
+    assert Mask.from_part(full[:2], (0, 0, 0), full.shape).is_empty
+
+
 def test_an_empty_mask_is_empty_everywhere():
     """No voxel, no volume, nothing in the whole."""
     mask = Mask.from_full(np.zeros((3, 4, 5)))

@@ -105,6 +105,24 @@ def test_tiles_of_air_are_not_computed() -> None:
     assert found[..., 20:].max() == 0
 
 
+def test_tiles_of_nothing_but_couch_are_not_computed() -> None:
+    """What is solid but thin is no patient; what is as thick as a finger is looked at."""
+    calls = []
+
+    class Counting(Scaled):
+        def forward(self, hu: torch.Tensor) -> torch.Tensor:
+            calls.append(hu.shape)
+            return super().forward(hu)
+
+    hu = torch.full((8, 16, 48), -1000.0)
+    hu[:, 3:5] = 200  # a sheet through all tiles
+    hu[2, 8:16, 20:28] = 40
+
+    predict(Counting(), hu[None], (8, 16, 16), outputs=1, overlap=0)
+
+    assert len(calls) == 1
+
+
 def test_the_middle_of_a_tile_counts_most_and_no_voxel_nothing() -> None:
     """Gaussian weights are symmetric, greatest in the middle, and positive everywhere."""
     weights = gaussian((8, 16, 16))

@@ -1,0 +1,98 @@
+"""A network arranged for prediction: the layers of `model.unet` in the precision and layout that are fastest.
+
+Convolutions are computed with all channels of a voxel beside each other; any other layout is rearranged before
+and after every layer, which took as long as the layers.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.unet import UNet3D, fold, unfold
+
+ABSENT_LOGIT = -7.0
+"""An organ that is nowhere in a tile likelier than one in a thousand is not there."""
+
+
+class Arranged:
+    """A network that predicts one tile at a time.
+
+    Parameters
+    ----------
+    network
+        A `UNet3D` is copied and arranged; any other module, (1, C, D, H, W) to (1, at least `outputs`, D, H, W)
+        logits, is called as it is.
+    outputs
+        How many of its channels are wanted, from the first.
+    dtype
+        Precision of the convolutions; sums of instance normalisation are always taken in float32.
+    """
+
+    def __init__(self, network: nn.Module, outputs: int, dtype: torch.dtype) -> None:
+        self._outputs = outputs
+        self._dtype = dtype
+        self._plain = network
+        self._layers = _arranged(network, outputs, dtype) if isinstance(network, UNet3D) else None
+
+    def prepare(self, image: Tensor) -> Tensor:
+        """(C, D, H, W) to that from which tiles are cut, (C', D, H, W) of equal sides."""
+        if self._layers is None:
+            return image
+        return self._layers.normalised(image[None])[0].to(self._dtype)
+
+    def logits(self, tile: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Organs and their logits (n, D, H, W) in a tile (C', D, H, W) of a prepared image.
+
+        Organs that are nowhere in it may be left out.
+        """
+        if self._layers is None:
+            with torch.autocast(tile.device.type, self._dtype, enabled=self._dtype != torch.float32):
+                yield slice(0, self._outputs), self._plain(tile[None])[0, : self._outputs]
+            return
+        factors = self._layers.config.fold
+        folded = fold(tile[None], factors).contiguous(memory_format=torch.channels_last_3d)
+        logits = self._layers.folded_logits(folded)
+        for organs in self._likely(logits):
+            channels = slice(organs.start * math.prod(factors), organs.stop * math.prod(factors))
+            yield organs, unfold(logits[:, channels], factors)[0]
+
+    def _likely(self, logits: Tensor) -> list[slice]:
+        """Organs that may be somewhere in a tile; on a GPU all at once, as to ask would take longer."""
+        if logits.device.type != "cpu":
+            return [slice(0, self._outputs)]
+        # In the order of memory and one axis after the other: otherwise this takes as long as the convolutions.
+        greatest = (
+            logits[0].permute(1, 2, 3, 0).amax(dim=0).amax(dim=(0, 1)).view(self._outputs, -1).amax(dim=1)
+        )
+        return [slice(n, n + 1) for n, logit in enumerate(greatest.tolist()) if logit > ABSENT_LOGIT]
+
+
+class _OneInstance(nn.Module):
+    """Instance normalisation of a batch of one: then it is batch normalisation, which knows this layout."""
+
+    def __init__(self, norm: nn.InstanceNorm3d) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(1, C, D, H, W) to the same."""
+        return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+
+
+def _arranged(network: UNet3D, outputs: int, dtype: torch.dtype) -> UNet3D:
+    layers = copy.deepcopy(network).eval()
+    kept = outputs * math.prod(network.config.fold)
+    layers.head.weight = nn.Parameter(layers.head.weight[:kept])
+    if layers.head.bias is not None:
+        layers.head.bias = nn.Parameter(layers.head.bias[:kept])
+    for parent in list(layers.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.InstanceNorm3d):
+                setattr(parent, name, _OneInstance(child))
+            elif isinstance(child, nn.Conv3d | nn.ConvTranspose3d):
+                child.to(dtype=dtype, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return layers
