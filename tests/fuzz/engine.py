@@ -148,9 +148,10 @@ def main(
     """Give so many inputs to a target; started by `python -m tests.fuzz`, which outlives it."""
     atheris = importlib.import_module("atheris") if guided else None
     target = load_target(target_name, atheris)
-    good = [content[:MAX_INPUT_BYTES] for content in target.seeds()]
-    for number, content in enumerate(good):
-        (corpus / f"seed-{number:03d}").write_bytes(content)
+    for number, content in enumerate(target.seeds()):
+        (corpus / f"seed-{number:03d}").write_bytes(content[:MAX_INPUT_BYTES])
+    # What a guided run has kept here before is as good to begin with.
+    good = [path.read_bytes() for path in sorted(corpus.iterdir())]
     session = Session(target, folder, findings, runs, seconds)
     session.open()
     if atheris:

@@ -25,7 +25,7 @@ from tests.nodes import ReceivingNode, receiving_node
 from tests.senders import Sender
 
 LIMITS = NetworkLimits(request_seconds=2, idle_seconds=3, drain_seconds=5)
-SENDERS = 12
+SENDERS = 32
 """Conversations at the same time."""
 
 PATIENCE_SECONDS = 0.15
