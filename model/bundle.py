@@ -6,6 +6,7 @@ Beside them may stand `reference.json`, the usual sizes and places of organs; `m
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +66,7 @@ class Bundle:
         try:
             digest = _checked_digest(weights, about["weights_sha256"], folder / "weights.safetensors")
             config = UNetConfig(**{key: _tuples(value) for key, value in about["network"].items()})
-            preprocessing = Preprocessing(
-                **{key: _tuples(value) for key, value in about["preprocessing"].items()}
-            )
+            preprocessing = _preprocessing(about["preprocessing"])
             names = tuple(structure(name).name for name in about["structures"])
             bundle = cls(
                 name=str(about["name"]),
@@ -200,6 +199,14 @@ def _unfilled(config: UNetConfig, tensors: int) -> UNet3D:
         raise ValueError(f"{sum(config.blocks)} blocks, but the file holds {tensors} tensors")
     with torch.device("meta"):
         return UNet3D(config)
+
+
+def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:
+    found = Preprocessing(**{key: _tuples(value) for key, value in values.items()})
+    depth, height, width = found.spacing_mm
+    if not all(math.isfinite(mm) and mm > 0 for mm in (depth, height, width, found.resolution_mm)):
+        raise ValueError(f"spacing {found.spacing_mm} and resolution {found.resolution_mm} mm")
+    return found
 
 
 def _tile(sides: list[int], config: UNetConfig) -> Triple:

@@ -24,6 +24,11 @@ class Range:
     high: float
     cases: int
 
+    def __post_init__(self) -> None:
+        """Refuse what no value can be compared with."""
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
+            raise ValueError(f"{self.low} to {self.high} is no range")
+
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
 

@@ -1,6 +1,7 @@
 """A bundle's reference ranges: bound to it by their digest, optional, and never the cause of a wrong model."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,13 @@ def test_a_changed_byte_of_the_ranges_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(BundleError, match=r"reference\.json was changed"):
         Bundle.load(tmp_path)
+
+
+@pytest.mark.parametrize(("low", "high"), [(2.0, 1.0), (math.nan, 1.0), (0.0, math.inf)])
+def test_limits_with_which_nothing_can_be_compared_are_no_range(low: float, high: float) -> None:
+    """Every organ would be usual, or none."""
+    with pytest.raises(ValueError, match="is no range"):
+        Range(low, high, 54)
 
 
 def test_a_changed_byte_of_the_weights_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,10 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, fault: str) -> None:
         ({"structures": []}, "0 structures"),
         ({"structures": ["Brain", "Brain"]}, "stands twice"),
         ({"network": []}, "does not describe"),
+        ({"preprocessing": {"spacing_mm": [2.5, 0, 2.0], "resolution_mm": 4.0}}, "does not describe"),
+        ({"preprocessing": {"spacing_mm": [2.5, 2.0], "resolution_mm": 4.0}}, "does not describe"),
+        ({"preprocessing": {"spacing_mm": [2.5, 2.0, 2.0], "resolution_mm": math.nan}}, "does not describe"),
+        ({"preprocessing": {"spacing_mm": ["a", "b", "c"], "resolution_mm": 4.0}}, "does not describe"),
         ({"tile": [2**70, 2**70, 2**70, 1]}, "does not describe"),
         ({"network": {**dataclasses.asdict(SMALL), "channels": [2**18, 2**18]}}, "do not fit"),
         ({"network": {**dataclasses.asdict(SMALL), "channels": [-1, 8]}}, "at least 1"),

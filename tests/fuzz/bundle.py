@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -180,8 +181,10 @@ def opened(folder: Path) -> Iterator[FuzzOne]:
             return
         if bundle.digest != hashlib.sha256((folder / _FILES[1]).read_bytes()).hexdigest():
             raise Broken("a bundle whose weights are not those of its digest")
-        if not bundle.structure_names:
-            raise Broken("a bundle for nothing")
+        if not bundle.structure_names or len(set(bundle.structure_names)) < len(bundle.structure_names):
+            raise Broken(f"a bundle for {bundle.structure_names}")
+        if not all(0 < mm < math.inf for mm in bundle.preprocessing.spacing_mm):
+            raise Broken(f"a bundle for voxels of {bundle.preprocessing.spacing_mm} mm")
 
     yield fuzz_one
 
