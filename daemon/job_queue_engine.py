@@ -143,7 +143,7 @@ def _file_of(url: str) -> Path:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite" or parsed.database in {None, "", ":memory:"}:
         raise CannotStart(
-            f"the job table must be a SQLite file such as sqlite:////var/lib/oarlock/oarlock.db, not {url}"
+            f"the job table must be a SQLite file such as sqlite:////var/lib/oarlock/oarlock.db, not {parsed!r}"
         )
     return Path(str(parsed.database))
 
