@@ -8,11 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -59,6 +55,10 @@ def migrate(url: str) -> None:
     CannotStart
         The database was written by a newer version of the program, or its file is damaged.
     """
+    # Not above: who only looks at the table would wait for them as long as for everything else.
+    from alembic import command
+    from alembic.config import Config as AlembicConfig
+
     engine = sqlite_engine(url)
     try:
         _refuse_damage(engine, _file_of(url))
@@ -78,7 +78,7 @@ def schema_revision(url: str) -> str | None:
     engine = sqlite_engine(url)
     try:
         with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            return _revision(connection)
     finally:
         engine.dispose()
 
@@ -97,9 +97,19 @@ def forget_journal(engine: Engine) -> None:
 
 def head_revision() -> str:
     """Revision this program needs."""
-    head = ScriptDirectory(str(_MIGRATIONS)).get_current_head()
-    assert head is not None, "the package ships its migrations"
-    return head
+    return max(_revisions())
+
+
+def _revisions() -> list[str]:
+    """Of all migrations: each file's name begins with its own."""
+    return [path.stem.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py")]
+
+
+def _revision(connection: Connection) -> str | None:
+    """What Alembic has written down; None before the first migration."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
 
 
 class Transactions:
@@ -194,9 +204,8 @@ def _refuse_damage(engine: Engine, file: Path) -> None:
 
 
 def _refuse_unknown_revision(connection: Connection) -> None:
-    found = MigrationContext.configure(connection).get_current_revision()
-    known = {script.revision for script in ScriptDirectory(str(_MIGRATIONS)).walk_revisions()}
-    if found is not None and found not in known:
+    found = _revision(connection)
+    if found is not None and found not in _revisions():
         raise CannotStart(
             f"the job table was written by a newer oarlock: its schema is {found}, this version knows up to "
             f"{head_revision()}; install the newer version again or restore the database from before"

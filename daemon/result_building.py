@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydicom import Dataset
 
 from daemon.destination_profile import PROFILES
 from daemon.encapsulated_pdf import build_encapsulated_pdf
-from daemon.qa_sheet import QASheet, build_qa_sheet
 from daemon.result_header import ModelIdentity, ResultIdentity, encode
 from daemon.result_objects import ResultKind, WantedObject
 from daemon.secondary_capture import build_secondary_capture, rgb_of_png
@@ -21,6 +21,9 @@ from daemon.structure_template import ROI
 from model.ct import CTVolume
 from model.findings import Finding
 from model.keyhole import with_holes
+
+if TYPE_CHECKING:
+    from daemon.qa_sheet import QASheet
 
 Store = Callable[[str, bytes], Path]
 """Stores a Part 10 file under a name and returns its path."""
@@ -52,8 +55,10 @@ class Contoured:
     warning: str = ""
 
     @cached_property
-    def qa_sheet(self) -> QASheet:
+    def qa_sheet(self) -> "QASheet":
         """Drawn once, however many objects show it; it names the patient, in whose study it stays."""
+        from daemon.qa_sheet import build_qa_sheet  # and with it matplotlib, which most workers never need
+
         masks = {roi.organ: roi.mask for roi in self.rois if roi.organ}
         return build_qa_sheet(
             self.volume,

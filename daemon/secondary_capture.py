@@ -2,7 +2,6 @@
 
 from io import BytesIO
 
-import matplotlib.image
 import numpy as np
 from highdicom.base import SOPClass
 from numpy.typing import NDArray
@@ -77,5 +76,7 @@ def build_secondary_capture(
 
 def rgb_of_png(png: bytes) -> NDArray[np.uint8]:
     """(rows, columns, 3) uint8 of a PNG; what is transparent is not blended."""
+    import matplotlib.image  # where a PNG is, it is loaded already; most workers never need it
+
     picture = matplotlib.image.imread(BytesIO(png), format="png")
     return np.asarray(np.rint(picture[..., :3] * 255), dtype=np.uint8)

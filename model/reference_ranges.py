@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 FORMAT = 1
 COVERAGE = 0.99
@@ -118,6 +118,6 @@ def _prediction_interval(values: Sequence[float]) -> tuple[float, float]:
     count = len(values)
     if count < FEWEST_VALUES:
         raise ValueError(f"{count} values; {FEWEST_VALUES} are needed for a range")
-    reach = float(stats.t.ppf((1 + COVERAGE) / 2, count - 1)) * math.sqrt(1 + 1 / count)
+    reach = float(stdtrit(count - 1, (1 + COVERAGE) / 2)) * math.sqrt(1 + 1 / count)
     mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
     return mean - reach * spread, mean + reach * spread

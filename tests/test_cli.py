@@ -88,6 +88,51 @@ def test_the_command_and_the_listener_load_no_torch():
     assert run.stdout == "False\n"
 
 
+HEAVY = (
+    "torch",
+    "numpy",
+    "scipy",
+    "matplotlib",
+    "SimpleITK",
+    "pydicom",
+    "highdicom",
+    "pynetdicom",
+    "alembic",
+)
+
+
+@pytest.mark.usefixtures("queue")
+@pytest.mark.parametrize("command", ["jobs", "jobs --json", "--help", "--version"])
+def test_light_commands_load_nothing_heavy(oarlock, command):
+    """Looking at the job table from a terminal answers at once: what images and networks need stays on disk."""
+    options = [] if command.startswith("--") else ["--config", str(oarlock.config)]
+    program = (
+        "import sys; from daemon.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        f"sys.stderr.write(' '.join(name for name in {HEAVY} if name in sys.modules))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, *command.split(), *options],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+    )
+
+    assert run.stdout
+    assert run.stderr == ""
+
+
+def test_the_worker_loads_what_draws_only_for_a_drawing():
+    """A QA sheet is wanted by some routes only; matplotlib would be half a second of every start."""
+    program = "import sys, daemon.worker, model.segmenter; print('matplotlib' in sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+
+    assert run.stdout == "False\n"
+
+
 def test_without_a_job_table_looking_creates_none(oarlock, tmp_path):
     """Asked before the first start, the command says so and leaves the folder as it was."""
     answer = oarlock("jobs")

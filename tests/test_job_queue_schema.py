@@ -4,12 +4,15 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 
+from daemon import migrations
 from daemon.errors import CannotStart
 from daemon.job_queue import head_revision, migrate, schema_revision
 from daemon.job_queue_engine import sqlite_engine
@@ -32,6 +35,13 @@ def queue(tmp_path, clock):
     queue = queue_in(tmp_path, clock)
     yield queue
     queue.close()
+
+
+def test_the_latest_migration_is_told_without_alembic():
+    """Names of files say what Alembic finds in them; loading Alembic would double the time of `oarlock jobs`."""
+    scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
+
+    assert head_revision() == scripts.get_current_head()
 
 
 def test_models_and_migrations_agree(tmp_path):
