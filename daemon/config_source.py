@@ -13,6 +13,8 @@ Location = tuple[str | int, ...]
 
 _HEADER = re.compile(r"\s*(\[\[?)([^\]]+)\]")
 _KEY = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
+_QUOTED = re.compile(r"""\"[^"]*\"|'[^']*'""")
+_MOST_DOTS = 1000
 _OVERRIDE = re.compile(r"OARLOCK_(.+?)__(.+)")
 
 
@@ -50,6 +52,7 @@ def read_source(path: Path, environ: Mapping[str, str]) -> Source:
     """
     try:
         text = path.read_text(encoding="utf-8")
+        _refuse_endless_keys(text)
         values = tomllib.loads(text)
     except OSError as error:
         raise ConfigError([f"cannot read the file: {error.strerror}"]) from error
@@ -77,6 +80,13 @@ def read_source(path: Path, environ: Mapping[str, str]) -> Source:
             else:
                 misplaced.append((section, key))
     return Source(values, _lines(text), variables, tuple(misplaced))
+
+
+def _refuse_endless_keys(text: str) -> None:
+    """Refuse dotted keys over which the parser would sit for minutes: it takes the square of the dots."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if any(part.count(".") > _MOST_DOTS for part in _QUOTED.sub("", line).split("=")):
+            raise ConfigError([f"line {number}: a key of more than {_MOST_DOTS} parts"])
 
 
 def _is_text(value: str) -> bool:

@@ -298,12 +298,18 @@ def test_single_mistakes_are_told_as_such(tmp_path, text, expected):
     [
         ("a = " + "[" * 5000, "hundreds deep"),
         ("a = " + "9" * 5000, "not TOML: Exceeds the limit"),
+        ("\nx = {" + "a." * 100_000 + "a = 1}", "line 2: a key of more than 1000 parts"),
         (
             '[storage]\nroot = "{root}"\n[[destinations]]\nname="A"\nae_title="A"\nhost="h"\nport=1\ntls=true',
             'the file: [tls] is missing, which destination "A" needs',
         ),
     ],
-    ids=["nested without end", "a number of thousands of digits", "a section that another one needs"],
+    ids=[
+        "nested without end",
+        "a number of thousands of digits",
+        "a key without end",
+        "a section that another one needs",
+    ],
 )
 def test_what_no_single_key_is_to_blame_for_is_told_too(tmp_path, text, expected):
     (found,) = problems(tmp_path, text)

@@ -37,7 +37,15 @@ END_SECONDS = 30
 CHECK_EVERY = 500
 SILENT_ONE_IN = 100
 _SERIES = "1.2.826.0.1.9"
-_ALLOWED = {"jobs", "unclaimed", "oarlock.db", "oarlock.db-wal", "oarlock.db-shm", "oarlock.db.lock"}
+_ALLOWED = {
+    "jobs",
+    "arriving",
+    "unclaimed",
+    "oarlock.db",
+    "oarlock.db-wal",
+    "oarlock.db-shm",
+    "oarlock.db.lock",
+}
 
 
 def seeds() -> list[bytes]:
@@ -217,6 +225,8 @@ class _Caretaker:
         strange = {path.name for path in self._root.iterdir()} - _ALLOWED
         if strange:
             raise Broken(f"in the spool lie {sorted(strange)}")
+        if left := list(self._root.glob("arriving/*")):
+            raise Broken(f"{len(left)} images that no longer arrive")
         held = 0
         for number, paths in self._node.spool.job_folders().items():
             held += self._require_true_job(number, paths)

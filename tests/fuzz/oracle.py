@@ -6,6 +6,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ ADDRESS_SPACE_BYTES = 3 * 2**30
 
 PROCESSOR_SECONDS = 10
 """For one input; a whole CT of 200 slices takes about as long to read."""
+
+LINGERING_SECONDS = 45
+"""A thread may still wait for the answer of a peer that has left; this is longer than any such wait."""
 
 _OURS = tuple(f"{REPOSITORY / name}{os.sep}" for name in ("daemon", "model", "training"))
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -161,13 +165,18 @@ class Oracle:
 
 @contextmanager
 def nothing_left_open() -> Iterator[None]:
-    """Raise Broken where files, sockets or threads are more at the end than at the beginning."""
+    """Raise Broken where files, sockets or threads stay more at the end than at the beginning."""
     files, threads = _open_files(), threading.active_count()
     yield
-    if _open_files() > files + 2 or threading.active_count() > threads:
+    deadline = time.monotonic() + LINGERING_SECONDS
+    while (
+        more := _open_files() > files + 2 or threading.active_count() > threads
+    ) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if more:
         raise Broken(
-            f"{files} files and {threads} threads at the beginning, "
-            f"{_open_files()} and {threading.active_count()} at the end"
+            f"{files} files and {threads} threads at the beginning, {_open_files()} at the end and "
+            f"{sorted(thread.name for thread in threading.enumerate())}"
         )
 
 
