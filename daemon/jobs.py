@@ -169,6 +169,7 @@ class Job(Base):
             sqlite_where=text("state = 'receiving'"),
         ),
         Index(None, "state", "id"),
+        Index(None, "state", "state_since"),
         Index(None, "patient_id"),
         Index(None, "accession_number"),
         # Folders carry the job's number: no number may ever be used again.
@@ -293,7 +294,13 @@ class Delivery(Base):
         CheckConstraint("(lease_owner IS NULL) = (lease_expires_at IS NULL)", name="lease_whole"),
         CheckConstraint("(state = 'sent') = (sent_at IS NOT NULL)", name="sent_has_time"),
         CheckConstraint("state <> 'failed' OR failure_kind IS NOT NULL", name="failure_told"),
-        Index(None, "state", "not_before"),
+        Index("ix_deliveries_due", "state", text("coalesce(not_before, created_at)"), "id"),
+        Index(
+            "ix_deliveries_under_way",
+            "destination",
+            "lease_expires_at",
+            sqlite_where=text("lease_expires_at IS NOT NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
