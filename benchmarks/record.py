@@ -1,5 +1,6 @@
 """A report with the commit, the machine and the time it belongs to, kept as JSON under runs/bench."""
 
+import logging
 import os
 import platform
 import shutil
@@ -11,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Protocol
 
+import structlog
 import typer
 from pydantic import TypeAdapter
 from rich.console import Console
@@ -117,6 +119,8 @@ def alone(name: str, run: Run) -> None:
         *, quick: Annotated[bool, typer.Option(help="Little work, once: shows that it runs.")] = False
     ) -> None:
         """Measure, keep the result under runs/bench, and print it."""
+        # What is measured is not to be told line by line.
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
         record = measure(name, run, quick=quick)
         if not quick:
             keep(record)

@@ -93,6 +93,9 @@ def test_results_from_before_there_were_several_are_still_delivered(tmp_path, cl
         for table in ("delivery_items", "results", "findings"):
             connection.execute(f"DELETE FROM {table}")  # noqa: S608 -- names stand above
         connection.executescript(
+            "DROP INDEX ix_deliveries_due; DROP INDEX ix_deliveries_under_way;"
+            "DROP INDEX ix_jobs_state_state_since;"
+            "CREATE INDEX ix_deliveries_state_not_before ON deliveries (state, not_before);"
             "DROP TABLE commitments; DROP INDEX ix_instances_sop_instance_uid;"
             "DROP VIEW v_findings; DROP TABLE findings; DROP TABLE delivery_items; DROP TABLE results;"
             "ALTER TABLE jobs ADD COLUMN result_sha256 VARCHAR(64);"
