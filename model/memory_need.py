@@ -1,6 +1,6 @@
 """How much memory a series will need, known before any pixels are read: what needs more than there is, is refused.
 
-The figures per voxel were measured (`python -m tests.memory sizes`, docs/reliability.md) and rounded up.
+The figures per voxel were measured (`python -m tests.memory_of_series`, docs/reliability.md) and rounded up.
 They hold for the worker's own memory; where that of a GPU does not suffice, the segmenter falls back.
 """
 

@@ -31,7 +31,7 @@ def small_series(folder: Path, seed: int = 0, **attributes: Any) -> list[Path]:
     return write_series(folder, grid=grid, seed=seed, **attributes)
 
 
-def queue_images(queue: JobQueue, spool: Spool, paths: Sequence[Path]) -> int:
+def queue_images(queue: JobQueue, spool: Spool, paths: Sequence[Path], calling: str = "CT1") -> int:
     """Store images and complete the series, as reception does; returns the job's number."""
     for path in paths:
         content, header = path.read_bytes(), dcmread(path, stop_before_pixels=True)
@@ -42,7 +42,7 @@ def queue_images(queue: JobQueue, spool: Spool, paths: Sequence[Path]) -> int:
             transfer_syntax_uid=header.file_meta.TransferSyntaxUID,
             sha256=hashlib.sha256(content).hexdigest(),
             byte_count=len(content),
-            calling_ae_title="CT1",
+            calling_ae_title=calling,
             called_ae_title="OARLOCK",
             patient_id=header.PatientID,
             patient_name=str(header.PatientName),
