@@ -6,6 +6,7 @@ from threading import Lock
 
 import structlog
 
+from daemon.clock_watch import ClockWatch
 from daemon.config import Series
 from daemon.errors import StaleJob, StorageFull
 from daemon.job_queue import JobQueue
@@ -25,11 +26,18 @@ class Completeness:
     end with the process anyway.
     """
 
-    def __init__(self, queue: JobQueue, config: Series, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        queue: JobQueue,
+        config: Series,
+        clock: Callable[[], datetime],
+        watch: ClockWatch | None = None,
+    ) -> None:
         self._queue = queue
         self._quiet = timedelta(seconds=config.quiet_seconds)
         self._max_wait = timedelta(seconds=config.max_wait_seconds)
         self._clock = clock
+        self._watch = watch
         # While we were down nobody could send: our own outage is no silence of the sender.
         self._listening_since = clock()
         self._lock = Lock()
@@ -54,10 +62,19 @@ class Completeness:
     def tick(self) -> int:
         """Queue every series that is complete now; returns how many."""
         try:
+            if self._watch and (jump := self._watch.jump()):
+                log.warning("clock_was_set", seconds=round(jump.total_seconds()))
+                self._count_silence_anew()
             return sum(self._complete(job) for job in self._queue.receiving_jobs() if self._is_complete(job))
         except StorageFull as error:
             log.warning("series_not_queued", reason=str(error))
             return 0
+
+    def _count_silence_anew(self) -> None:
+        self._queue.clock_was_set()
+        self._listening_since = now = self._clock()
+        with self._lock:
+            self._last_fed = {number: dict.fromkeys(fed, now) for number, fed in self._last_fed.items()}
 
     def _is_complete(self, job: Job) -> bool:
         now = self._clock()

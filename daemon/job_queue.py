@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from sqlalchemy import Engine, Select, select
 
+from daemon import job_queue_clock as times
 from daemon import job_queue_commitments as commitments
 from daemon import job_queue_deliveries as delivering
 from daemon import job_queue_identity as identity
@@ -216,10 +217,10 @@ class JobQueue:
         with self._writing() as session:
             return leases.requeue(session, self._clock(), job_id, owner, not_before, detail)
 
-    def give_back(self, job_id: int, owner: str, detail: str) -> None:
-        """Return an unfinished job of a worker that stops, as if it had not been claimed; raises StaleJob."""
+    def give_back(self, job_id: int, owner: str, detail: str, not_before: datetime | None = None) -> None:
+        """Return an unfinished job, as if it had not been claimed; raises StaleJob."""
         with self._writing() as session:
-            leases.give_back(session, self._clock(), job_id, owner, detail)
+            leases.give_back(session, self._clock(), job_id, owner, detail, not_before)
 
     def note(self, job_id: int, detail: str) -> None:
         """Write a remark into a job's history."""
@@ -400,6 +401,18 @@ class JobQueue:
         """Every event from `since` to before `until`, oldest first, with what identifies its job."""
         with self._reading() as session:
             yield from trail(session, since, until)
+
+    # The computer's clock
+
+    def clock_was_set(self) -> None:
+        """Count silences and leases anew, and cut waits, as times from before mean nothing any more."""
+        with self._writing() as session:
+            times.clock_was_set(session, self._clock())
+
+    def cut_times(self) -> None:
+        """Cut leases and waits that reach further than any may: a clock set back while nothing ran."""
+        with self._writing() as session:
+            times.cut_times(session, self._clock())
 
     # Retention
 

@@ -96,9 +96,21 @@ def requeue(
     return _try_again(session, now, job, not_before, detail)
 
 
-def give_back(session: Session, now: datetime, job_id: int, owner: str, detail: str) -> None:
-    """Return an unfinished job at once; the attempt does not count; raises StaleJob."""
-    move_held(session, now, job_id, owner, JobState.QUEUED, detail=detail, attempts=Job.attempts - 1)
+def give_back(
+    session: Session, now: datetime, job_id: int, owner: str, detail: str, not_before: datetime | None
+) -> None:
+    """Return an unfinished job; the attempt does not count; raises StaleJob."""
+    move_held(
+        session,
+        now,
+        job_id,
+        owner,
+        JobState.QUEUED,
+        detail=detail,
+        attempts=Job.attempts - 1,
+        reason=detail if not_before else None,
+        not_before=not_before,
+    )
 
 
 def segmented(session: Session, now: datetime, job_id: int, owner: str, result: SegmentedResult) -> None:

@@ -35,6 +35,7 @@ def utc_now() -> datetime:
 
 def listen(config: Config) -> None:
     """Receive until asked to stop."""
+    from daemon.clock_watch import ClockWatch
     from daemon.commitments import Commitments
     from daemon.completeness import Completeness
     from daemon.job_queue import open_queue
@@ -49,7 +50,7 @@ def listen(config: Config) -> None:
     with alone(config.storage.root), closing(open_queue(config.database.url, utc_now)) as queue:
         if removed := spool.reconcile(queue.instance_uids):
             log.warning("unacknowledged_files_removed", files=len(removed))
-        completeness = Completeness(queue, config.series, utc_now)
+        completeness = Completeness(queue, config.series, utc_now, ClockWatch(utc_now))
         reception = Reception(queue, spool, completeness)
         commitments = Commitments(queue, spool, utc_now)
         run(Listener(config, reception, completeness, commitments), LISTENER_TICK_SECONDS)
@@ -109,7 +110,10 @@ def recover(config: Config, progress: Callable[[int, int], None]) -> "Recovery":
 @contextmanager
 def alone(root: Path) -> Iterator[None]:
     """Keep a second listener away from a spool: at its start it would remove what the first is writing."""
-    descriptor = os.open(root / "listener.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        descriptor = os.open(root / "listener.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise CannotStart(f"{root / 'listener.lock'} cannot be written: {error.strerror}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

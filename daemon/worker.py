@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import structlog
 
+from daemon.clock_watch import ClockWatch
 from daemon.commitment_reporter import CommitmentReporter
 from daemon.config import Config
 from daemon.courier import Courier
@@ -61,12 +62,14 @@ class Worker:
         jitter: Callable[[], float] = random.random,
         drain_seconds: float = DRAIN_SECONDS,
         lease_seconds: float = LEASE_SECONDS,
+        watch: ClockWatch | None = None,
     ) -> None:
         owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:6]}"
         self._queue = queue
         self._spool = spool
         self._settings = settings
         self._clock = clock
+        self._watch = watch or ClockWatch(clock)
         self._drain_seconds = drain_seconds
         self._courier = Courier(queue, spool, settings, clock, owner, jitter, timeouts)
         self._commitments = CommitmentReporter(queue, spool, settings, clock, jitter)
@@ -89,6 +92,7 @@ class Worker:
 
     def start(self) -> None:
         """Start the threads."""
+        self._queue.cut_times()
         steps = {"segmentation": self._runner.run_next}
         steps["commitment"] = self._commitments.report_next
         steps |= {f"delivery-{number}": self._courier.deliver_next for number in range(1, COURIERS + 1)}
@@ -104,6 +108,9 @@ class Worker:
             raise self._fatal
         now = time.monotonic()
         try:
+            if jump := self._watch.jump():
+                self._queue.clock_was_set()
+                log.warning("clock_was_set", seconds=round(jump.total_seconds()))
             if now >= self._next_expiry:
                 self._next_expiry = now + EXPIRY_SECONDS
                 if released := self._queue.release_expired():
@@ -111,8 +118,9 @@ class Worker:
             if now >= self._next_retention:
                 self._next_retention = now + RETENTION_SECONDS
                 retention = self._settings().retention
-                purge_old(self._queue, self._spool, self._clock(), retention.days)
-                forget_old(self._queue, self._clock(), retention.identifiers_days)
+                cautious_now = self._watch.cautious_now()
+                purge_old(self._queue, self._spool, cautious_now, retention.days)
+                forget_old(self._queue, cautious_now, retention.identifiers_days)
         except StorageFull as error:
             log.warning("tidying_postponed", reason=str(error))
 

@@ -1,0 +1,54 @@
+"""Notices that the computer's clock was set: times written before and after do not belong together."""
+
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+TOLERANCE = timedelta(seconds=5)
+"""What a time service corrects smoothly, or a busy machine takes between two looks at its two clocks."""
+
+BELIEVED_AFTER = timedelta(days=1)
+"""So long does an administrator have to correct a clock that ran ahead, before anything is purged by it."""
+
+
+def boot_time() -> float:
+    """Seconds since the machine was started, its sleep included; no one can set this clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class ClockWatch:
+    """Compares the wall clock with one that only ever counts on.
+
+    Parameters
+    ----------
+    elapsed
+        Seconds since any point in time.
+    """
+
+    def __init__(self, clock: Callable[[], datetime], elapsed: Callable[[], float] = boot_time) -> None:
+        self._clock = clock
+        self._elapsed = elapsed
+        self._offset = self._now_offset()
+        self._ahead, self._ahead_since = timedelta(0), 0.0
+
+    def jump(self) -> timedelta:
+        """How far the clock was set since the last call, forward or (negative) back; 0 where it was not."""
+        offset = self._now_offset()
+        jumped, self._offset = offset - self._offset, offset
+        if abs(jumped) < TOLERANCE:
+            return timedelta(0)
+        self._ahead, self._ahead_since = max(timedelta(0), self._ahead + jumped), self._elapsed()
+        return jumped
+
+    def cautious_now(self) -> datetime:
+        """The time, but without what the clock was set forward within the last day: for what is irrevocable."""
+        if self._elapsed() - self._ahead_since > BELIEVED_AFTER.total_seconds():
+            self._ahead = timedelta(0)
+        return self._clock() - self._ahead
+
+    def _now_offset(self) -> timedelta:
+        return (
+            self._clock()
+            - datetime.fromtimestamp(0, self._clock().tzinfo)
+            - timedelta(seconds=self._elapsed())
+        )
