@@ -129,9 +129,18 @@ class Transactions:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """Read one consistent snapshot; never waits for a writer."""
-        with self._read() as session:
-            yield session
+        """Read one consistent snapshot; never waits for a writer.
+
+        Raises
+        ------
+        StorageFull
+            The database could not be read.
+        """
+        try:
+            with self._read() as session:
+                yield session
+        except OperationalError as error:
+            raise StorageFull(f"the job table could not be read: {error.orig}") from error
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
@@ -142,11 +151,16 @@ class Transactions:
         StorageFull
             The database could not be written: disk full, disk fault, or locked beyond `BUSY_SECONDS`.
         """
+        # Each that waits for its turn would otherwise wait for all before it as well, minutes in the end.
+        if not self._turn.acquire(timeout=BUSY_SECONDS):
+            raise StorageFull(f"the job table could not be written: busy for {BUSY_SECONDS} s")
         try:
-            with self._turn, self._write.begin() as session:
+            with self._write.begin() as session:
                 yield session
         except OperationalError as error:
             raise StorageFull(f"the job table could not be written: {error.orig}") from error
+        finally:
+            self._turn.release()
 
 
 def _file_of(url: str) -> Path:
@@ -179,7 +193,10 @@ def _begin(connection: Connection) -> None:
 @contextmanager
 def _alone(file: Path) -> Iterator[None]:
     """Hold the lock file beside the database."""
-    descriptor = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        descriptor = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise CannotStart(f"{file}.lock cannot be written: {error.strerror}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

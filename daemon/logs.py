@@ -8,8 +8,9 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -72,11 +73,26 @@ def configure(
     root.setLevel(max(logging.WARNING, least))
     structlog.configure(
         processors=[*shared, *rendering],
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Lossy(stream))),
         wrapper_class=structlog.make_filtering_bound_logger(least),
     )
     warnings.showwarning = _log_warning
     threading.excepthook = _log_thread_error
+
+
+class _Lossy:
+    """A stream that drops what cannot be written: a full disk below the log must not end the work it tells of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def withhold_patient_data(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
