@@ -18,7 +18,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID, CTImageStorage, JPEGTransferSyntaxes, RLELossless
 
 from model.coded_frame import frame_size
-from model.dicom_file import read_file
+from model.dicom_file import read_file, require_bounded
 from model.errors import ReasonCode, SeriesUnsuitable
 from model.geometry import SliceGrid
 from model.slice_header import SliceHeader, slice_header
@@ -38,6 +38,7 @@ SOFT_TISSUE_HU = (-200, 200)
 LEAST_SHARE = 0.005
 """Share of voxels that air and soft tissue must each have; a patient's CT in HU has far more of both."""
 
+_RLE_HEADER_BYTES = 64
 _PIXEL_ATTRIBUTES = [
     "SamplesPerPixel",
     "PhotometricInterpretation",
@@ -148,6 +149,7 @@ def _ct_series_uid(path: Path) -> str:
         return int(tag) > 0x0020000E
 
     try:
+        require_bounded(path)
         with path.open("rb") as file:
             header = read_partial(file, is_after_series, specific_tags=[0x00080016, 0x0020000E])
             is_ct = header.get("SOPClassUID") == CTImageStorage
@@ -215,7 +217,18 @@ def _require_frame_as_described(image: Dataset) -> None:
     if frames != 1:
         raise ValueError(f"{frames} frames instead of one")
     syntax = UID(image.file_meta.TransferSyntaxUID)
-    if not syntax.is_encapsulated or syntax == RLELossless:
+    line_bytes, expected_bytes = _native_bytes(image)
+    if not syntax.is_encapsulated:
+        found = len(image.PixelData)
+        # Less than a row or a column too much is padding, as some systems write it.
+        if not expected_bytes <= found < expected_bytes + line_bytes:
+            raise ValueError(f"Pixel Data of {found} bytes, where rows and columns need {expected_bytes}")
+        return
+    if syntax == RLELossless:
+        found = len(get_frame(image.PixelData, 0, number_of_frames=1))
+        # Two bytes may become 128, so what is longer than without compression could become anything.
+        if found > 2 * expected_bytes + _RLE_HEADER_BYTES:
+            raise ValueError(f"{found} bytes of RLE for an image of {expected_bytes}")
         return
     size = frame_size(get_frame(image.PixelData, 0, number_of_frames=1))
     expected = (image.Rows, image.Columns, image.get("SamplesPerPixel", 1))
@@ -225,6 +238,12 @@ def _require_frame_as_described(image: Dataset) -> None:
         raise ValueError(
             f"samples of {size.bits} bits in {image.BitsAllocated}, which the decoder cannot place"
         )
+
+
+def _native_bytes(image: Dataset) -> tuple[int, int]:
+    """Bytes of the shorter of a row and a column, and of the whole image, without compression."""
+    pixel = image.get("SamplesPerPixel", 1) * image.BitsAllocated // 8
+    return min(image.Rows, image.Columns) * pixel, image.Rows * image.Columns * pixel
 
 
 def _is_among_image_values(header: SliceHeader) -> bool:

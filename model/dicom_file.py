@@ -11,6 +11,9 @@ MAX_INFLATED_BYTES = 128 * 2**20
 """More than any CT slice or structure set; a small file must not inflate without bound."""
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
+_META_BYTES = 1024
+"""In so many from the beginning the transfer syntax stands."""
+
 _META_START = 128 + len("DICM")
 
 
@@ -27,9 +30,17 @@ def read_file(path: Path, **options: Any) -> Dataset:  # noqa: ANN401 - those of
         Whatever pydicom raises for files that are no DICOM, or broken.
     """
     content = path.read_bytes()
-    if _DEFLATED in content[:1024]:
+    if _DEFLATED in content[:_META_BYTES]:
         _require_bounded(content)
     return dcmread(BytesIO(content), **options)
+
+
+def require_bounded(path: Path) -> None:
+    """Raise ValueError for a deflated file that inflates to more than 128 MB; of others, only the head is read."""
+    with path.open("rb") as file:
+        head = file.read(_META_BYTES)
+    if _DEFLATED in head:
+        _require_bounded(path.read_bytes())
 
 
 def _require_bounded(content: bytes) -> None:
