@@ -14,12 +14,14 @@ import multiprocessing
 import os
 import random
 import shutil
+import sqlite3
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -31,10 +33,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from daemon.job_queue import JobQueue
-from daemon.jobs import DeliveryState, Job, JobState, QueueReason
+from daemon.jobs import TRANSITIONS, DeliveryState, Job, JobState, QueueReason
 from daemon.part10 import read_part10
 from daemon.spool import Spool
 from tests.acceptance.processes import Installation, install
+from tests.chaos_places import places_hit
 from tests.conditions import accepts_tcp, wait_until
 from tests.peers import ReceivingPeer, dcmtk_send
 from tests.phantom import make_grid, write_series
@@ -66,6 +69,9 @@ def run_role(role: str, config: str) -> None:
     courier.SILENT_SECONDS = courier.LEASE_SECONDS = LEASE_SECONDS
     worker.Worker.__init__.__kwdefaults__["lease_seconds"] = LEASE_SECONDS  # type: ignore[index]
     worker.EXPIRY_SECONDS = 0.2
+    _widen(Spool, "store_instance", 0.02)
+    _widen(Spool, "store_result", 0.3)
+    _widen(courier, "send", 0.3)
     stub = StubSegmenter(before=lambda _volume: time.sleep(random.uniform(0, 0.3)))
     stub.device = "cpu"  # type: ignore[attr-defined]
     segmenter.Segmenter = lambda *_arguments: stub  # type: ignore[assignment, misc]
@@ -76,6 +82,18 @@ def run_role(role: str, config: str) -> None:
         roles.work(loaded, Path(config))
 
 
+def _widen(owner: Any, name: str, seconds: float) -> None:
+    """Let time pass between a file and what is written down of it, so that kills fall there too."""
+    original = getattr(owner, name)
+
+    def slower(*arguments: Any) -> Any:
+        done = original(*arguments)
+        time.sleep(random.uniform(0, seconds))
+        return done
+
+    setattr(owner, name, slower)
+
+
 @dataclass
 class Tally:
     """What senders and receivers saw."""
@@ -83,6 +101,7 @@ class Tally:
     acknowledged: dict[str, str] = field(default_factory=dict)  # SOP Instance UID: SHA-256 of the data set
     series_sent: int = 0
     kills: Counter[str] = field(default_factory=Counter)
+    places: Counter[str] = field(default_factory=Counter)  # what a kill left half done
     violations: list[str] = field(default_factory=list)
 
     def as_json(self) -> str:
@@ -90,6 +109,7 @@ class Tally:
         return json.dumps(
             {
                 "kills": dict(self.kills),
+                "places": dict(self.places),
                 "series": self.series_sent,
                 "instances": len(self.acknowledged),
                 "violations": self.violations,
@@ -191,15 +211,22 @@ def _uid(path: Path) -> str:
 
 
 def wreak_havoc(
-    roles: Roles, tally: Tally, rng: random.Random, go_on: Callable[[], bool], beat: Callable[[], None]
+    roles: Roles,
+    root: Path,
+    tally: Tally,
+    rng: random.Random,
+    go_on: Callable[[], bool],
+    beat: Callable[[], None],
 ) -> None:
     """Kill and start again at random instants."""
     victims = (("listen",), ("listen",), ("work",), ("work",), ("listen", "work"))
     while go_on():
-        time.sleep(rng.uniform(0.1, 2.0))
+        # Now and then a worker lives long enough to reach its deliveries.
+        time.sleep(rng.choice((rng.uniform(0.1, 1.0), rng.uniform(0.1, 1.0), rng.uniform(1.0, 4.0))))
         chosen = rng.choice(victims)
         roles.kill(*chosen)
         tally.kills.update(chosen)
+        tally.places.update(places_hit(root, chosen))
         time.sleep(rng.choice((0.0, 0.0, 0.1)))
         roles.start(*chosen)
         beat()
@@ -227,9 +254,12 @@ def verify(installation: Installation, peers: dict[str, ReceivingPeer], tally: T
     jobs = queue.jobs(limit=1_000_000)
     tally.violations += [
         *_false_states(queue, jobs),
+        *_impossible_histories(queue, jobs),
+        *_damage(installation.root),
         *_lost_images(queue, jobs, Spool(installation.root, 0), tally.acknowledged),
-        *_incomplete_series(queue, jobs),
+        *_incomplete_series(queue, jobs, tally.series_sent),
         *_lost_or_doubled_results(jobs, peers),
+        *_mixed_up_results(queue, jobs, peers),
     ]
     queue.close()
 
@@ -258,8 +288,32 @@ def _lost_images(
             yield f"{uid} was acknowledged and is not on disk with its bytes"
 
 
-def _incomplete_series(queue: JobQueue, jobs: list[Job]) -> Iterator[str]:
+def _impossible_histories(queue: JobQueue, jobs: list[Job]) -> Iterator[str]:
+    """A history begins with nothing, takes only steps that exist, and ends where the job is."""
+    for job in jobs:
+        at: JobState | None = None
+        for event in queue.events(job.id):
+            is_step = event.from_state is None or event.to_state in TRANSITIONS[event.from_state]
+            if event.from_state is not at or not (is_step or event.from_state is event.to_state):
+                yield f"job {job.id} went from {event.from_state} to {event.to_state} while it was {at}"
+            at = event.to_state
+        if at is not job.state:
+            yield f"job {job.id} is {job.state}, its history ends with {at}"
+
+
+def _damage(root: Path) -> Iterator[str]:
+    with contextlib.closing(sqlite3.connect(root / "oarlock.db")) as table:
+        found = table.execute("PRAGMA integrity_check").fetchone()[0]
+    if found != "ok":
+        yield f"the job table is damaged: {found}"
+    if (root / "unclaimed").exists():
+        yield "a folder of images belonged to no job"
+
+
+def _incomplete_series(queue: JobQueue, jobs: list[Job], sent: int) -> Iterator[str]:
     latest = {job.series_instance_uid: job for job in sorted(jobs, key=lambda job: job.id)}
+    if len(latest) != sent:
+        yield f"{sent} series were sent, {len(latest)} are in the job table"
     for job in latest.values():
         if job.state is not JobState.DELIVERED:
             yield f"the last revision of a series, job {job.id}, is {job.state}: {job.reason}"
@@ -278,6 +332,25 @@ def _lost_or_doubled_results(jobs: list[Job], peers: dict[str, ReceivingPeer]) -
         for uid, found in copies.items():
             if len(found) > 1:
                 yield f"{name} got {uid} with different bytes"
+
+
+def _mixed_up_results(queue: JobQueue, jobs: list[Job], peers: dict[str, ReceivingPeer]) -> Iterator[str]:
+    """Every object refers to the series of its own job and to no image of another."""
+    own = {job.result_sop_instance_uid: job for job in jobs}
+    seen: set[str] = set()
+    for one in (each for peer in peers.values() for each in peer.received):
+        job = own.get(one.sop_instance_uid)
+        if job is None or one.sop_instance_uid in seen:
+            continue  # what nobody expected is told elsewhere; copies have the same bytes
+        seen.add(one.sop_instance_uid)
+        dataset = dcmread(BytesIO(one.file_bytes))
+        (frame,) = dataset.ReferencedFrameOfReferenceSequence
+        (series,) = frame.RTReferencedStudySequence[0].RTReferencedSeriesSequence
+        images = {image.ReferencedSOPInstanceUID for image in series.ContourImageSequence}
+        if series.SeriesInstanceUID != job.series_instance_uid or dataset.PatientID != job.patient_id:
+            yield f"the object of job {job.id} is of another series or patient"
+        if not images <= {row.sop_instance_uid for row in queue.images(job.id)}:
+            yield f"the object of job {job.id} refers to images that are not its own"
 
 
 @contextlib.contextmanager
@@ -305,7 +378,7 @@ def chaos(
             roles.start("listen", "work")
             wait_until(lambda: accepts_tcp(installation.port), "the listener", 120)
             senders.start()
-            wreak_havoc(roles, tally, rng, lambda: go_on(tally), lambda: beat(tally))
+            wreak_havoc(roles, installation.root, tally, rng, lambda: go_on(tally), lambda: beat(tally))
             senders.finish()
             settle(installation, settle_seconds)
             verify(installation, peers, tally)
@@ -345,6 +418,8 @@ def main(
         str(len(tally.violations)),
     )
     console.print(table)
+    for place, count in tally.places.most_common():
+        console.print(f"{count:5} kills {place}")
     for violation in tally.violations:
         console.print(f"[red]{violation}")
     raise typer.Exit(1 if tally.violations else 0)

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from tests.chaos import IMAGES, chaos
+from tests.chaos_places import PLACES
 
 KILLS = 200
 
@@ -16,5 +17,6 @@ def test_two_hundred_kills_lose_double_and_falsify_nothing(tmp_path):
 
     assert tally.violations == []
     assert sum(tally.kills.values()) >= KILLS
+    assert set(tally.places) >= set(PLACES)
     assert tally.series_sent > 10
     assert len(tally.acknowledged) == IMAGES * tally.series_sent
