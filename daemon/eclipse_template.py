@@ -118,7 +118,9 @@ def as_toml(structures: Sequence[EclipseStructure], name: str) -> str:
         if each.organ:
             lines += [*_table(each, each.organ), ""]
     if uncertain := [each for each in structures if not each.organ]:
-        lines += ["# Not taken over:", *(f"# {_quoted(each.name)}: {each.reason}" for each in uncertain), ""]
+        lines.append("# Not taken over:")
+        lines += [f"# {_quoted(each.name)}: {_on_one_line(each.reason)}" for each in uncertain]
+        lines.append("")
     return "\n".join(lines)
 
 
@@ -140,5 +142,10 @@ def _table(each: EclipseStructure, organ: Structure) -> Iterator[str]:
 
 
 def _quoted(text: str) -> str:
-    """A basic string of TOML; JSON's escapes are a part of TOML's."""
-    return json.dumps(text, ensure_ascii=False)
+    """A basic string of TOML; JSON's escapes are a part of TOML's, which wants one more."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _on_one_line(text: str) -> str:
+    """For a comment: what stands in Eclipse's file must not begin a line, and so a structure, of ours."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import subprocess
 import tarfile
+import tracemalloc
 import zlib
 from dataclasses import replace
 
@@ -528,6 +529,19 @@ def test_compressed_pixels_of_another_size_than_the_header_says_reach_no_decoder
 
     assert error.code == ReasonCode.UNDECODABLE
     assert f"rows={rows}" in error.message
+
+
+def test_a_length_of_four_gigabytes_reserves_no_memory(tmp_path):
+    paths = write_small(tmp_path)
+    whole = paths[7].read_bytes()
+    at = whole.index(b"\x28\x00\x30\x00DS")  # Pixel Spacing, made to have a length of four bytes
+    paths[7].write_bytes(whole[:at] + b"\x28\x00\x30\x00UT\0\0\xf0\xff\xff\xff" + whole[at + 8 :])
+    tracemalloc.start()
+    try:
+        assert isinstance(refusal(paths), SeriesUnsuitable)
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_file_that_inflates_without_bound_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """A site's template: what it may say, what is refused and how, what becomes of masks, and what Eclipse exports."""
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -373,6 +374,28 @@ def test_what_is_not_certain_is_listed_and_not_taken_over(tmp_path, xml, reason)
     assert reason in found.reason
     assert "[[structures]]" not in as_toml([found], "HN")
     assert reason in as_toml([found], "HN")
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        eclipse_structure("PTV", kind="PTV\n[[structures]]\norgan = 'Lens_L'"),
+        eclipse_structure("Other", code="1", scheme="99&#10;x = ["),
+        eclipse_structure("A&#127;B"),
+        eclipse_structure("Brain&#127;", code="50801"),
+        eclipse_structure("Lens_R", code="A&#127;", scheme="99VMS_STRUCTCODE"),
+    ],
+    ids=["a type of many lines", "a scheme of many lines", "DEL", "DEL in an organ", "DEL in a code"],
+)
+def test_nothing_in_an_eclipse_template_begins_a_line_of_ours(tmp_path, structure):
+    """What was not certain stays a comment, and what was stays readable."""
+    site = tmp_path / "site.toml"
+    found = read_eclipse_template(eclipse(tmp_path, eclipse_structure("SpinalCord"), structure))
+    site.write_text(as_toml(found, "HN"), encoding="utf-8")
+
+    told = tomllib.loads(site.read_text(encoding="utf-8"))
+
+    assert [each["organ"] for each in told["structures"]] == [each.organ.name for each in found if each.organ]
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,11 @@ def mutate(data: bytes, rng: Random, change: Change) -> bytes:
         pieces = re.split(rb'("[^"\n]*"|\b\w+\b|>[^<]*<)', lines[at])
         new = rng.choice(words if way < 7 else TEXTS)
         place = rng.randrange(len(pieces))
-        pieces[place] = rng.choice((new, pieces[place][:1] + new + pieces[place][-1:], pieces[place] * 30))
+        old = pieces[place]
+        middle = rng.randrange(len(old) + 1)
+        pieces[place] = rng.choice(
+            (new, old[:1] + new + old[-1:], old[:middle] + new + old[middle:], old * 30)
+        )
         lines[at] = b"".join(pieces)
     return kind + b"".join(lines)
 

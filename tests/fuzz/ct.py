@@ -20,6 +20,7 @@ from pydicom.uid import (
 from daemon.instance_header import HeaderUnreadable, read_header
 from daemon.transfer_syntaxes import decodable_transfer_syntaxes
 from model.ct import CTVolume, find_series, read_series
+from model.dicom_file import _data_set_start
 from model.errors import SeriesUnsuitable
 from tests.fuzz.elements import elements, mutated_file
 from tests.fuzz.oracle import Broken, require_typed
@@ -66,10 +67,6 @@ def _deflated(file: bytes) -> bytes:
     )
 
 
-def _data_set_start(file: bytes) -> int:
-    return max((e.end for e in elements(file) if file[e.start : e.start + 2] == b"\x02\x00"), default=0)
-
-
 def mutate(data: bytes, rng: Random, change: Change) -> bytes:
     return mutated_file(data, rng, change)
 
@@ -78,7 +75,7 @@ def mutate(data: bytes, rng: Random, change: Change) -> bytes:
 def opened(folder: Path) -> Iterator[FuzzOne]:
     """Read each input as a header, and as one slice among good ones or as every slice of its series."""
     good = _series(folder / "good")
-    contents = [path.read_bytes() for path in good]
+    places = [_place(path.read_bytes()) for path in good]
     beside, alike = folder / "beside", folder / "alike"
     beside.mkdir()
     alike.mkdir()
@@ -88,8 +85,8 @@ def opened(folder: Path) -> Iterator[FuzzOne]:
     def fuzz_one(data: bytes) -> None:
         _header(data, syntaxes)
         if zlib.crc32(data) % 2:
-            for path, content in zip(copies, contents, strict=True):
-                path.write_bytes(_moved(data, contents[FUZZED], content))
+            for path, place in zip(copies, places, strict=True):
+                path.write_bytes(_moved(data, places[FUZZED], place))
             _read(copies)
             return
         (beside / "fuzzed.dcm").write_bytes(data)
@@ -108,16 +105,19 @@ def _header(data: bytes, syntaxes: list[str]) -> None:
         require_typed(error)
 
 
-def _moved(data: bytes, was: bytes, becomes: bytes) -> bytes:
-    """The same damage at another place of the series: position and UID of another slice."""
-    for keyword in (b"\x08\x00\x18\x00", b"\x20\x00\x32\x00"):
-        old, new = _value(was, keyword), _value(becomes, keyword)
+def _place(file: bytes) -> list[bytes]:
+    """What makes a slice another one of its series: SOP Instance UID and position."""
+    tags = (b"\x08\x00\x18\x00", b"\x20\x00\x32\x00")
+    return [
+        file[each.value : each.end] for each in elements(file) if file[each.start : each.start + 4] in tags
+    ]
+
+
+def _moved(data: bytes, was: list[bytes], becomes: list[bytes]) -> bytes:
+    """The same damage at another place of the series."""
+    for old, new in zip(was, becomes, strict=True):
         data = data.replace(old, new)
     return data
-
-
-def _value(file: bytes, tag: bytes) -> bytes:
-    return next(file[e.value : e.end] for e in elements(file) if file[e.start : e.start + 4] == tag)
 
 
 def _read(paths: list[Path]) -> None:
