@@ -131,6 +131,7 @@ def test_everything_that_a_destination_may_get_can_be_had_as_files(oarlock, seri
     assert [roi.ROIName for roi in dcmread(made["rt.dcm"]).StructureSetROISequence] == ["Hirn"]
     assert [each.SegmentLabel for each in dcmread(made["seg.dcm"]).SegmentSequence] == ["Brain"]
     assert made["qa.pdf"].read_bytes().startswith(b"%PDF")
+    assert {path.stat().st_mode & 0o777 for path in made.values()} == {0o600}  # they name the patient
     assert not list(tmp_path.glob(".*.part"))
 
 

@@ -1,7 +1,9 @@
 """A lost or damaged job table costs no image: it is refused as it is, and rebuilt from the spool."""
 
 import json
+import os
 import sqlite3
+import stat
 from contextlib import closing
 
 import pytest
@@ -48,6 +50,27 @@ def test_every_acknowledged_image_has_its_row_again(tmp_path):
     assert [getattr(job, name) for name in same] == [getattr(before, name) for name in same]
     assert job.state is JobState.RECEIVING
     assert found.left_out == ()
+
+
+def test_a_rebuilt_table_and_what_belongs_to_nobody_are_their_owners_alone_whatever_the_umask(tmp_path):
+    before = os.umask(0)
+    try:
+        (tmp_path / "root").mkdir()
+        workplace = Workplace(tmp_path / "root")
+        workplace.queue_phantom()
+        workplace.queue.close()
+        lose_job_table(workplace.root)
+        queue, _ = recovered_in(workplace.root)
+        spool = Spool(workplace.root, 0)
+        spool.reconcile(lambda _job: None)
+        found = {path.name: path for path in workplace.root.rglob("*") if "sent-" not in str(path)}
+        modes = {name: stat.S_IMODE(path.stat().st_mode) & 0o077 for name, path in found.items()}
+        queue.close()
+    finally:
+        os.umask(before)
+
+    assert {"oarlock.db", "oarlock.db-wal", "unclaimed"} <= set(modes)
+    assert {name for name, others in modes.items() if others} == set()
 
 
 def test_results_are_held_and_a_release_sends_the_same_object(tmp_path):
