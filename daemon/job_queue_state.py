@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, update
+from sqlalchemy import ColumnElement, case, update
 from sqlalchemy.orm import Session
 
 from daemon.errors import IllegalTransition, NoSuchJob, StaleJob
@@ -54,15 +54,20 @@ def move(
     if target is not JobState.PURGED:
         values.setdefault("reason", detail if target in _TELL_WHY else None)
         values.setdefault("reason_code", reason_code)
-    moved = session.scalars(
+    moved = session.execute(
         update(Job)
         .where(Job.state == origin, which)
-        .values(state=target, state_since=now, **(_LEFT_BEHIND | values))
-        .returning(Job.id),
+        .values(state=target, state_since=_not_before_the_last(now), **(_LEFT_BEHIND | values))
+        .returning(Job.id, Job.state_since),
         execution_options={"synchronize_session": False},
     ).all()
-    session.add_all(_event(job_id, now, origin, target, reason_code, detail) for job_id in moved)
-    return moved
+    session.add_all(_event(job_id, since, origin, target, reason_code, detail) for job_id, since in moved)
+    return [job_id for job_id, _ in moved]
+
+
+def _not_before_the_last(now: datetime) -> ColumnElement[datetime]:
+    """The time of a step: a history does not run backwards, though the computer's clock may be set back."""
+    return case((Job.state_since > now, Job.state_since), else_=now)
 
 
 def move_held(
@@ -91,8 +96,8 @@ def move_held(
 
 def remark(session: Session, now: datetime, job_id: int, detail: str) -> None:
     """Write an event that changes nothing."""
-    state = get(session, job_id).state
-    session.add(_event(job_id, now, state, state, None, detail))
+    job = get(session, job_id)
+    session.add(_event(job_id, max(now, job.state_since), job.state, job.state, None, detail))
 
 
 def get(session: Session, job_id: int) -> Job:

@@ -1,5 +1,7 @@
 """The computer's clock is set back or forward while work goes on: nothing is stuck, cut short or purged early."""
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
@@ -166,4 +168,12 @@ def test_a_worker_whose_clock_is_set_in_the_middle_delivers_with_durations_that_
         assert len(tps.received) == 1
         assert all(stage.seconds >= 0 for stage in workplace.queue.stage_times(job))
         assert workplace.job(job).attempts == 1
+        steps = [event.at for event in workplace.queue.events(job)]
+        assert steps == sorted(steps)
         workplace.queue.close()
+    with closing(sqlite3.connect(tmp_path / "oarlock.db")) as table:
+        (durations,) = table.execute(
+            "SELECT receiving_seconds, queued_seconds, segmenting_seconds, delivering_seconds, total_seconds "
+            "FROM v_turnaround"
+        ).fetchall()
+    assert all(seconds >= 0 for seconds in durations)
