@@ -1,0 +1,38 @@
+"""What grows in other programs stays as it is here: memory over jobs, jobs over associations."""
+
+import pytest
+
+from tests.acceptance.processes import install
+from tests.instances import ct_series
+from tests.memory_of_jobs import run_jobs
+from tests.one_by_one import images_of_the_only_job, send_one_by_one
+from tests.peers import ReceivingPeer
+from tests.phantom import make_grid, write_series
+
+pytestmark = pytest.mark.timeout(900)
+
+LEAST_LEAK_BYTES = 8_000_000
+"""Of one job's volume: what would stay behind each time if anything held on to it."""
+
+
+def test_a_hundred_images_with_an_association_each_are_one_job(tmp_path):
+    installation = install(tmp_path, {"tps": 1})
+    text = installation.config.read_text().replace("quiet_seconds = 0.5", "quiet_seconds = 10")
+    installation.config.write_text(text)
+    with installation.running("listen"):
+        assert send_one_by_one(installation, ct_series(100)) == [0] * 100
+        assert images_of_the_only_job(installation) == 100
+
+
+def test_memory_of_a_worker_does_not_grow_with_its_jobs(tmp_path):
+    """A real worker process; the network tells the phantom's parts by their HU."""
+    with ReceivingPeer() as tps:
+        installation = install(tmp_path / "node", {"tps": tps.port})
+        grid = make_grid(pixel_spacing_mm=(1.0, 1.0), size=(200, 200), offsets_mm=range(-100, 101, 2))
+        write_series(tmp_path / "ct", grid=grid)
+        assert LEAST_LEAK_BYTES <= 2 * 101 * 200 * 200
+        course = run_jobs(installation, [tmp_path / "ct"], 9, 200)
+
+    assert len(tps.received) == 9
+    grown = course.peak_of(slice(7, 9)) - course.peak_of(slice(2, 4))
+    assert grown < 5 * LEAST_LEAK_BYTES / 2
