@@ -4,11 +4,15 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.fuzz import elements, pdus
 from tests.fuzz.__main__ import Engine, fuzz
+from tests.fuzz.damage import damaged
 from tests.fuzz.engine import load_target, mutated_inputs
 from tests.paths import REPOSITORY
 
@@ -70,6 +74,19 @@ def test_elements_are_found_in_sequences_and_in_either_encoding():
 
     assert [explicit[each.value : each.end] for each in elements.elements(explicit)][-1] == b"1.2\0"
     assert elements.elements(implicit, is_explicit=False)[0].end == len(implicit)
+
+
+@given(st.binary(max_size=300))
+def test_no_byte_is_lost_between_two_messages(stream):
+    assert b"".join(pdus.split(stream)) == stream
+
+
+@given(st.binary(min_size=1, max_size=300), st.integers(0, 2**32))
+def test_every_mutator_takes_whatever_bytes_another_one_has_left(data, seed):
+    """A guided run mutates its own mutants."""
+    rng = Random(seed)
+    for mutate in (pdus.mutate, elements.mutated_file, elements.mutated):
+        mutate(data, rng, lambda piece: damaged(piece, rng))
 
 
 def test_messages_are_taken_apart_as_their_lengths_say():
