@@ -121,7 +121,7 @@ def _mutated_json(text: bytes, rng: Random, change: Change) -> bytes:
         tree = json.loads(text)
     except (ValueError, RecursionError):
         tree = None
-    if not isinstance(tree, dict) or rng.random() < 0.1:
+    if not isinstance(tree, dict) or not tree or rng.random() < 0.1:
         return change(text)
     if rng.random() < 0.02:
         return text.replace(b"1", b"[" * 5000, 1)
