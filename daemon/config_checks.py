@@ -21,7 +21,8 @@ def contradictions(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Return what contradicts itself in raw values; what has the wrong type is left to validation."""
     yield from _twice(values, "destinations", "name")
     yield from _twice(values, "peers", "ae_title")
-    names = {table.get("name") for _, table in _tables(values, "destinations")}
+    named = (table.get("name") for _, table in _tables(values, "destinations"))
+    names = {name for name in named if isinstance(name, str)}
     for index, route in _tables(values, "routes"):
         for key in ("destinations", "structures"):
             entries = _entries(route, key)
@@ -29,7 +30,7 @@ def contradictions(values: Mapping[str, Any]) -> Iterator[Problem]:
                 yield ("routes", index, key), f'"{entry}" stands here twice'
         for name in _entries(route, "destinations"):
             if name not in names:
-                known = ", ".join(sorted(str(known) for known in names if known)) or "there is none"
+                known = ", ".join(sorted(filter(None, names))) or "there is none"
                 yield ("routes", index, "destinations"), f'no destination is called "{name}" (known: {known})'
 
 

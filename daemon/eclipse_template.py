@@ -55,7 +55,7 @@ def read_eclipse_template(path: Path) -> list[EclipseStructure]:
         root = ET.fromstring(text)  # noqa: S314 -- without a DTD there are no entities to expand
     except OSError as error:
         raise ConfigError([f"{path}: cannot read the file: {error.strerror}"]) from error
-    except ET.ParseError as error:
+    except (ET.ParseError, LookupError, ValueError) as error:  # also an encoding that nobody knows
         raise ConfigError([f"{path}: not XML: {error}"]) from error
     found = [_structure(element) for element in root.iterfind(".//Structures/Structure")]
     if not found:

@@ -317,6 +317,13 @@ def test_what_no_single_key_is_to_blame_for_is_told_too(tmp_path, text, expected
     assert expected in found
 
 
+def test_a_name_that_is_no_text_is_one_problem_of_the_file(tmp_path):
+    table = '[storage]\nroot = "{root}"\n[[destinations]]\nname = ["A"]\nae_title = "A"\nhost = "h"\nport = 1'
+    (found,) = problems(tmp_path, table)
+
+    assert "line 4, [[destinations]] name" in found
+
+
 @pytest.mark.parametrize("variable", ["OARLOCK_NODE__AE_TITLE", "OARLOCK_NODE__\udce9"])
 def test_an_environment_that_is_no_text_is_named_and_can_be_printed(tmp_path, variable):
     """A process may be started with any bytes in its environment."""

@@ -402,6 +402,8 @@ def test_nothing_in_an_eclipse_template_begins_a_line_of_ours(tmp_path, structur
     ("content", "expected"),
     [
         ("<a", "not XML"),
+        ('<?xml version="1.0" encoding="UTF-77"?><a/>', "not XML: unknown encoding"),
+        ('<?xml version="1.0" encoding="UTF-7"?><a/>', "not XML: multi-byte encodings are not supported"),
         ("<a/>", "no Structures/Structure in it"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "declares entities"),
     ],

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -15,8 +16,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tests.fuzz.engine import load_target
+from tests.fuzz.engine import load_target, mutated_inputs
 from tests.fuzz.ledger import Ledger
+from tests.fuzz.lines import reached_lines
 from tests.fuzz.oracle import Finding, Oracle
 from tests.paths import REPOSITORY
 
@@ -131,6 +133,15 @@ def replay(name: Name, path: Path) -> None:
     raise typer.Exit(1 if finding else 0)
 
 
+def count_lines(name: Name, runs: int, seed: int, corpus: Path) -> None:
+    """Say which share of its modules a target reaches with the corpus and mutants of it."""
+    target = load_target(name)
+    kept = [*target.seeds(), *(path.read_bytes() for path in sorted(corpus.iterdir()))]
+    inputs = chain(kept, islice(mutated_inputs(target, kept, seed), runs))
+    for module, (reached, there) in reached_lines(target, inputs).items():
+        typer.echo(f"{module}: {reached} of {there} lines, {reached / there:.0%}")
+
+
 def main(
     name: Annotated[Name, typer.Argument(metavar="TARGET")],
     *,
@@ -140,6 +151,9 @@ def main(
     engine: Annotated[Engine | None, typer.Option(help="Guided where atheris is installed.")] = None,
     folder: Annotated[Path, typer.Option(help="Where findings and the corpus stay.")] = Path("build/fuzz"),
     one: Annotated[Path | None, typer.Option("--input", help="Give this one input and show all.")] = None,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="Count the lines that so many inputs reach.")
+    ] = False,
 ) -> None:
     """Give mutated inputs to a target."""
     if one:
@@ -147,6 +161,9 @@ def main(
     chosen = engine or (Engine.GUIDED if importlib.util.find_spec("atheris") else Engine.CHANCE)
     findings, corpus = folder / name, folder / name / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
+    if lines:
+        count_lines(name, runs, seed, corpus)
+        return
     outcome = fuzz(name, runs, minutes * 60, seed, chosen, findings.resolve(), corpus.resolve())
     typer.echo(
         f"{name}, {chosen}, seed {seed}: {outcome.executions} inputs in {outcome.seconds:.0f} s, "

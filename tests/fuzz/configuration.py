@@ -264,7 +264,15 @@ def _read_eclipse(path: Path, site: Path) -> None:
 
 
 TARGET = Target(
-    ("daemon.config", "daemon.template_file", "daemon.eclipse_template"),
+    (
+        "daemon.config",
+        "daemon.config_source",
+        "daemon.config_checks",
+        "daemon.config_values",
+        "daemon.template_file",
+        "daemon.template_checks",
+        "daemon.eclipse_template",
+    ),
     seeds,
     mutate,
     opened,

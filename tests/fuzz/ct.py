@@ -139,4 +139,16 @@ def _require_true(volume: CTVolume) -> None:
         raise Broken("slices nowhere")
 
 
-TARGET = Target(("model.ct", "model.slice_header", "daemon.instance_header"), seeds, mutate, opened)
+TARGET = Target(
+    (
+        "model.ct",
+        "model.slice_header",
+        "model.suitability",
+        "model.coded_frame",
+        "model.dicom_file",
+        "daemon.instance_header",
+    ),
+    seeds,
+    mutate,
+    opened,
+)

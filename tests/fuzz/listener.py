@@ -289,4 +289,9 @@ class _Failures(logging.Handler):
         raise structlog.DropEvent
 
 
-TARGET = Target(("daemon.listener", "daemon.dicom_port", "daemon.reception"), seeds, mutate, opened)
+TARGET = Target(
+    ("daemon.listener", "daemon.dicom_port", "daemon.reception", "daemon.instance_header"),
+    seeds,
+    mutate,
+    opened,
+)

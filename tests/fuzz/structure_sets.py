@@ -102,4 +102,15 @@ def _lint(path: Path, images: CTImages | None, profile: Profile | None) -> None:
     findings_table(report)
 
 
-TARGET = Target(("training.structure_sets", "daemon.lint"), seeds, mutate, opened)
+TARGET = Target(
+    (
+        "training.structure_sets",
+        "daemon.lint",
+        "daemon.lint_view",
+        "daemon.lint_coordinates",
+        "daemon.lint_values",
+    ),
+    seeds,
+    mutate,
+    opened,
+)

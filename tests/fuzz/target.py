@@ -23,7 +23,7 @@ class Target:
     Parameters
     ----------
     modules
-        What is judged: coverage guides towards new ways through these.
+        What is judged, and whose lines can be counted.
     seeds
         Good inputs, made by the project's own phantoms.
     mutate
