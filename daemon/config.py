@@ -44,7 +44,10 @@ class _Section(BaseModel):
 def _anchored(path: Path, info: ValidationInfo) -> Path:
     """Return an absolute path; a relative one starts at the folder of the configuration file."""
     folder: Path = (info.context or {}).get("folder", Path.cwd())
-    return folder / path.expanduser()
+    try:
+        return folder / path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path} begins at the home of a user whom this machine does not know") from error
 
 
 class Node(_Section):

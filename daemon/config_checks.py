@@ -3,6 +3,7 @@
 import errno
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ def contradictions(values: Mapping[str, Any]) -> Iterator[Problem]:
 def unwritable_folders(values: Mapping[str, Any], folder: Path) -> Iterator[Problem]:
     """Write into every folder the configuration names and return those that refuse."""
     root = _table(values, "storage").get("root")
-    if isinstance(root, str) and (refusal := _refusal(folder / Path(root).expanduser())):
-        yield ("storage", "root"), refusal
+    with suppress(RuntimeError):  # nobody's home, which validation reports
+        if isinstance(root, str) and (refusal := _refusal(folder / Path(root).expanduser())):
+            yield ("storage", "root"), refusal
     file = _sqlite_file(_table(values, "database").get("url"))
     if file and (refusal := _refusal(file.parent)):
         yield ("database", "url"), refusal

@@ -317,6 +317,13 @@ def test_what_no_single_key_is_to_blame_for_is_told_too(tmp_path, text, expected
     assert expected in found
 
 
+@pytest.mark.parametrize("key", ["[storage]\nroot", '[storage]\nroot = "{root}"\n[model]\nbundle'])
+def test_the_home_of_a_user_who_does_not_exist_is_said_to_be_so(tmp_path, key):
+    (found,) = problems(tmp_path, f'{key} = "~no-such-user/x"')
+
+    assert "a user whom this machine does not know" in found
+
+
 def test_a_name_that_is_no_text_is_one_problem_of_the_file(tmp_path):
     table = '[storage]\nroot = "{root}"\n[[destinations]]\nname = ["A"]\nae_title = "A"\nhost = "h"\nport = 1'
     (found,) = problems(tmp_path, table)
