@@ -16,7 +16,8 @@ from pydicom.uid import CTImageStorage
 def put(dataset: Dataset, keyword: str, items: Iterable[bytes]) -> None:
     """Set a sequence of encoded items; the data set is written in Implicit VR Little Endian."""
     tag, value = Tag(keyword), b"".join(map(item, items))
-    dataset[tag] = RawDataElement(tag, "SQ", len(value), value, 0, is_implicit_VR=True, is_little_endian=True)
+    # Without a VR, as files in Implicit VR are read: by "SQ" pydicom would decode every item when it writes.
+    dataset[tag] = RawDataElement(tag, None, len(value), value, 0, is_implicit_VR=True, is_little_endian=True)
     dataset.set_original_encoding(True, True, default_encoding)  # noqa: FBT003 -- (implicit, little endian)
 
 

@@ -222,7 +222,7 @@ class _Solver:
             places = self._place, self._place[other]
             low, high = np.minimum(*places), np.maximum(*places)
             # Around a ring of four both neighbours but one are the same vertex, and both count.
-            band += np.bincount((4 + low - high) * len(own) + high, values, band.size).reshape(band.shape)
+            np.add.at(band, (4 + low - high, high), values)
         self._factor = cholesky_banded(band, overwrite_ab=True, check_finite=False)
 
     def solve(self, right: Values) -> Values:
