@@ -76,7 +76,7 @@ def _entries(table: Mapping[str, Any], key: str) -> list[str]:
 def _sqlite_file(url: object) -> Path | None:
     try:
         parsed = make_url(url) if isinstance(url, str) else None
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # also a port that is no number
         return None
     if parsed is None or parsed.get_backend_name() != "sqlite" or not (parsed.database or "").startswith("/"):
         return None

@@ -61,7 +61,7 @@ def _database_url(url: str) -> str:
     """Return the URL of a file; what is wrong is said without repeating it, as it may hold a password."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # also a port that is no number
         msg = "is no database URL such as sqlite:////var/lib/oarlock/oarlock.db"
         raise ValueError(msg) from None
     backend = parsed.get_backend_name()

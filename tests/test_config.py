@@ -324,6 +324,15 @@ def test_the_home_of_a_user_who_does_not_exist_is_said_to_be_so(tmp_path, key):
     assert "a user whom this machine does not know" in found
 
 
+@pytest.mark.parametrize("url", ["postgresql://u:secret@h:port/d", "sqlite://u:secret@h:/d"])
+def test_a_database_url_whose_port_is_no_number_is_refused_without_repeating_it(tmp_path, url):
+    (found,) = problems(tmp_path, f'[storage]\nroot = "{{root}}"\n[database]\nurl = "{url}"')
+
+    assert "database" in found
+    assert "secret" not in found
+    assert "'port'" not in found
+
+
 def test_a_name_that_is_no_text_is_one_problem_of_the_file(tmp_path):
     table = '[storage]\nroot = "{root}"\n[[destinations]]\nname = ["A"]\nae_title = "A"\nhost = "h"\nport = 1'
     (found,) = problems(tmp_path, table)
