@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from daemon.config import Config
-from daemon.config_values import ANY
+from daemon.config_values import ANY, covers
 from daemon.dimse import Rejection
 
 _DICOM_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
@@ -19,6 +19,8 @@ class AssociationRequest:
     address: str
     application_context: str
     certificate_sha256: str = ""
+    wants_to_store: bool = True
+    """Whether it proposes a class of images, or only verification and storage commitment."""
 
 
 def stranger(config: Config, asked: AssociationRequest) -> Rejection | None:
@@ -27,9 +29,25 @@ def stranger(config: Config, asked: AssociationRequest) -> Rejection | None:
         return Rejection.APPLICATION_CONTEXT_NOT_SUPPORTED
     if asked.called not in _our_titles(config):
         return Rejection.CALLED_AE_TITLE_NOT_RECOGNISED
-    if config.peer_for(asked.calling, asked.address, asked.certificate_sha256) is None:
+    if not (may_send(config, asked) or _may_report(config, asked)):
         return Rejection.CALLING_AE_TITLE_NOT_RECOGNISED
     return None
+
+
+def may_send(config: Config, asked: AssociationRequest) -> bool:
+    """Whether it is one of the peers; who is not may come to report a storage commitment at most."""
+    return config.peer_for(asked.calling, asked.address, asked.certificate_sha256) is not None
+
+
+def _may_report(config: Config, asked: AssociationRequest) -> bool:
+    """Whether it is a destination that was asked to commit what it stored, and may answer by calling us."""
+    return any(
+        each.commitment
+        and each.ae_title == asked.calling
+        and covers(each.host, asked.address)
+        and (each.certificate_sha256 or asked.certificate_sha256) == asked.certificate_sha256
+        for each in config.destinations
+    )
 
 
 def overload(
@@ -46,7 +64,9 @@ def overload(
     own = sum(title == asked.calling for title in open_titles)
     if len(open_titles) >= config.node.max_associations or (peer and own >= peer.max_associations):
         return Rejection.LOCAL_LIMIT_EXCEEDED
-    return None if has_room else Rejection.TEMPORARY_CONGESTION
+    if has_room or (not asked.wants_to_store and _may_report(config, asked)):
+        return None  # without the reports nothing would be delivered, and so nothing purged
+    return Rejection.TEMPORARY_CONGESTION
 
 
 def _our_titles(config: Config) -> set[str]:

@@ -7,11 +7,14 @@ from enum import IntEnum
 
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import CTImageStorage
+from pydicom.uid import UID, CTImageStorage
 
 from daemon.job_queue import JobQueue
 from daemon.part10 import read_part10
 from daemon.spool import Spool
+
+STORAGE_COMMITMENT = UID("1.2.840.10008.1.20.1")
+WELL_KNOWN_INSTANCE = UID("1.2.840.10008.1.20.1.1")
 
 
 class FailureReason(IntEnum):
@@ -20,6 +23,9 @@ class FailureReason(IntEnum):
     PROCESSING_FAILURE = 0x0110
     NO_SUCH_OBJECT_INSTANCE = 0x0112
     CLASS_INSTANCE_CONFLICT = 0x0119
+    REFERENCED_SOP_CLASS_NOT_SUPPORTED = 0x0122
+    DUPLICATE_TRANSACTION_UID = 0x0131
+    RESOURCE_LIMITATION = 0x0213
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,46 @@ def read_request(information: Dataset) -> tuple[str, list[Reference]]:
     if not transaction or not references:
         raise ValueError("a storage commitment request needs a Transaction UID and references")
     return transaction, references
+
+
+def request(transaction_uid: str, references: Iterable[Reference]) -> Dataset:
+    """Action Information of an N-ACTION request (PS3.4 table J.3-1)."""
+    dataset = Dataset()
+    dataset.TransactionUID = transaction_uid
+    dataset.ReferencedSOPSequence = [_item(reference) for reference in references]
+    return dataset
+
+
+def read_report(information: Dataset) -> tuple[str, frozenset[str], dict[str, int]]:
+    """Transaction UID, committed SOP Instance UIDs, and failed ones with their Failure Reason, of a report.
+
+    An instance that a report names in both sequences counts as failed.
+
+    Raises
+    ------
+    ValueError
+        There is no Transaction UID.
+    """
+    transaction = str(information.get("TransactionUID", ""))
+    if not transaction:
+        raise ValueError("a storage commitment report needs a Transaction UID")
+    failed = {
+        str(item.get("ReferencedSOPInstanceUID", "")): int(
+            item.get("FailureReason") or FailureReason.PROCESSING_FAILURE
+        )
+        for item in information.get("FailedSOPSequence") or ()
+    }
+    committed = {
+        str(item.get("ReferencedSOPInstanceUID", ""))
+        for item in information.get("ReferencedSOPSequence") or ()
+    }
+    return transaction, frozenset(committed - failed.keys()), failed
+
+
+def reason_words(reason: int) -> str:
+    """Failure Reason as the standard names it; another one as its number."""
+    known = {each.value: each.name.replace("_", " ").lower() for each in FailureReason}
+    return f"0x{reason:04X} {known.get(reason, 'not defined by the standard')}"
 
 
 def report(transaction_uid: str, verdict: Verdict) -> Dataset:

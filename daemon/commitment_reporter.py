@@ -5,12 +5,8 @@ from datetime import datetime, timedelta
 
 import structlog
 from pynetdicom import AE, build_context, build_role
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom makes its names at import
-    StorageCommitmentPushModel,
-    StorageCommitmentPushModelInstance,
-)
 
-from daemon.commitment import examine, from_text, report
+from daemon.commitment import STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE, examine, from_text, report
 from daemon.config import Config, Peer
 from daemon.job_queue import JobQueue
 from daemon.jobs import Commitment
@@ -82,9 +78,9 @@ class CommitmentReporter:
             association = ae.associate(
                 request.address,
                 peer.port or 0,
-                contexts=[build_context(StorageCommitmentPushModel)],
+                contexts=[build_context(STORAGE_COMMITMENT)],
                 ae_title=request.calling_ae_title,
-                ext_neg=[build_role(StorageCommitmentPushModel, scp_role=True)],
+                ext_neg=[build_role(STORAGE_COMMITMENT, scp_role=True)],
             )
         except OSError as error:
             return f"no connection to {request.address}:{peer.port}: {error}"
@@ -94,8 +90,8 @@ class CommitmentReporter:
             status, _ = association.send_n_event_report(
                 report(request.transaction_uid, verdict),
                 verdict.event_type,
-                StorageCommitmentPushModel,
-                StorageCommitmentPushModelInstance,
+                STORAGE_COMMITMENT,
+                WELL_KNOWN_INSTANCE,
             )
         except (RuntimeError, ValueError) as error:
             return f"{request.calling_ae_title} does not take the answer: {error}"

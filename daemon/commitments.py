@@ -6,17 +6,21 @@ from datetime import datetime, timedelta
 
 import structlog
 from pydicom import Dataset
-from pydicom.uid import UID
 from pynetdicom.association import Association
 
-from daemon.commitment import Reference, as_text, examine, read_request, report
+from daemon.commitment import (
+    STORAGE_COMMITMENT,
+    WELL_KNOWN_INSTANCE,
+    Reference,
+    as_text,
+    examine,
+    read_request,
+    report,
+)
 from daemon.job_queue import JobQueue
 from daemon.spool import Spool
 
 log = structlog.get_logger()
-
-STORAGE_COMMITMENT = UID("1.2.840.10008.1.20.1")
-WELL_KNOWN_INSTANCE = UID("1.2.840.10008.1.20.1.1")
 
 HERE_SECONDS = 60.0
 """For so long the association of the request may take to be answered on; then the worker calls back."""

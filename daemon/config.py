@@ -128,9 +128,10 @@ class Web(_Section):
 
 
 class DeliverySettings(_Section):
-    """How long a destination that does not take a structure set is tried again."""
+    """How long a destination that does not take a structure set is tried again, or may take to commit it."""
 
     retry_for_hours: float = Field(48, ge=0)
+    commitment_minutes: float = Field(60, gt=0)
 
 
 class Retention(_Section):
@@ -159,7 +160,10 @@ class Peer(_Section):
 
 
 class Destination(_Section):
-    """Where results are sent, how, which of them, and for which planning system they are written."""
+    """Where results are sent, how, which of them, and for which planning system they are written.
+
+    With `commitment` nothing counts as delivered before the destination has taken responsibility for it.
+    """
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]*$")
     ae_title: AETitle
@@ -167,6 +171,7 @@ class Destination(_Section):
     port: Port
     tls: bool = False
     certificate_sha256: Sha256 | None = None
+    commitment: bool = False
     profile: Literal["generic", "eclipse", "raystation", "monaco", "pinnacle", "mim"] = "generic"
     objects: tuple[Literal["rtstruct", "seg", "secondary-capture", "pdf"], ...] = Field(
         ("rtstruct",), min_length=1

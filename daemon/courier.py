@@ -9,15 +9,22 @@ from pathlib import Path
 
 import structlog
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
 
+from daemon.association import DeliveryOutcome, OutcomeKind, Timeouts
+from daemon.commitment import Reference
+from daemon.commitment_reports import CommitmentReports
+from daemon.commitment_request import request_commitment
 from daemon.config import Config, Destination
-from daemon.delivery import DeliveryOutcome, OutcomeKind, Timeouts, send
+from daemon.delivery import send
+from daemon.delivery_setback import Setbacks
+from daemon.delivery_words import shown
 from daemon.errors import StaleJob
 from daemon.failure_words import call_path, describe, without_patient
 from daemon.job_queue import JobQueue
 from daemon.jobs import Delivery, Job
 from daemon.lease import kept
-from daemon.retry import next_delivery
+from daemon.retry import Backoff
 from daemon.spool import Spool
 
 log = structlog.get_logger()
@@ -26,6 +33,10 @@ LEASE_SECONDS = 60.0
 RENEW_SECONDS = 15.0
 SILENT_SECONDS = 30.0
 """How long a destination that could not be reached is left alone by its other deliveries."""
+
+WAITS = "stored; waits for storage commitment"
+_LONGEST_SILENCE_SECONDS = 12 * 3600.0
+"""A commitment is asked for again at least twice a day."""
 
 _UNREACHED = {OutcomeKind.CONNECTION, OutcomeKind.ASSOCIATION, OutcomeKind.UNKNOWN}
 
@@ -79,8 +90,9 @@ class Courier:
         self._settings = settings
         self._clock = clock
         self._owner = owner
-        self._jitter = jitter
         self._timeouts = timeouts
+        self._setbacks = Setbacks(queue, settings, clock, jitter)
+        self._reports = CommitmentReports(queue, self._setbacks)
 
     def deliver_next(self) -> bool:
         """Try the delivery that is due; False where none is."""
@@ -103,7 +115,8 @@ class Courier:
 
         try:
             with kept(renew, RENEW_SECONDS):
-                outcome = self._send(delivery, job)
+                stored = self._send(delivery, job)
+                outcome = self._have_committed(delivery, job, stored) if stored.sent else stored
         except _Undelivered as failure:
             self._failed(delivery, failure.kind, None, failure.detail, passing=failure.passing)
             return
@@ -111,11 +124,13 @@ class Courier:
             log.warning("delivery_error", kind=type(error).__name__, calls=call_path(error))
             self._failed(delivery, OwnFailure.ERROR, None, describe(error, job), passing=True)
             return
-        if outcome.sent:
+        if outcome is None:
+            log.info("commitment_requested", attempts=delivery.attempts)
+        elif outcome.sent:
             self._queue.delivery_sent(delivery.id, outcome.status, outcome.detail)
-            log.info("delivery_sent", status=_shown(outcome.status), attempts=delivery.attempts)
+            log.info("delivery_sent", status=shown(outcome.status), attempts=delivery.attempts)
         else:
-            self._failed(delivery, outcome.kind, outcome.status, outcome.detail, passing=True)
+            self._failed(delivery, outcome.kind, outcome.status, outcome.detail)
 
     def _send(self, delivery: Delivery, job: Job) -> DeliveryOutcome:
         config = self._settings()
@@ -140,6 +155,39 @@ class Courier:
         # A destination's comment may name the patient, whom the history must be able to forget.
         return replace(outcome, detail=without_patient(outcome.detail, job))
 
+    def _have_committed(
+        self, delivery: Delivery, job: Job, stored: DeliveryOutcome
+    ) -> DeliveryOutcome | None:
+        """Ask a destination to commit what it has stored, where it is to; None while its answer is awaited."""
+        config = self._settings()
+        destination = self._destination(delivery, config)
+        rows = [result for item, result in self._queue.delivery_items(delivery.id) if not item.committed_at]
+        if not destination.commitment or not rows:
+            return stored
+        give_up_at = delivery.created_at + timedelta(hours=config.delivery.retry_for_hours)
+        unanswered = self._queue.commitments_unanswered(delivery)
+        if unanswered and self._clock() >= give_up_at:
+            return DeliveryOutcome(
+                OutcomeKind.UNKNOWN, None, f"stored, but not committed: {_asked(unanswered)}"
+            )
+        references = [_reference(self._spool.result_path(job.id, row.file_name)) for row in rows]
+        transaction_uid = self._queue.ask_commitment(delivery.id, stored.status, stored.detail)
+        outcome = request_commitment(
+            references,
+            transaction_uid,
+            destination,
+            config.node.ae_title,
+            self._timeouts,
+            config.tls,
+            self._reports.take,
+        )
+        if not outcome.sent:
+            return replace(outcome, detail=without_patient(outcome.detail, job))
+        detail = f"{WAITS}; {_asked(unanswered)}" if unanswered else WAITS
+        until = _patience(self._clock(), config.delivery.commitment_minutes, unanswered, give_up_at)
+        self._queue.await_commitment(transaction_uid, until, detail)
+        return None
+
     def _destination(self, delivery: Delivery, config: Config) -> Destination:
         destination = config.destination(delivery.destination)
         if destination is None:
@@ -151,32 +199,13 @@ class Courier:
         return destination
 
     def _failed(
-        self, delivery: Delivery, kind: StrEnum, status: int | None, detail: str, *, passing: bool
+        self, delivery: Delivery, kind: StrEnum, status: int | None, detail: str, *, passing: bool = True
     ) -> None:
         """Try again later or give up; a destination that was not reached keeps its other deliveries waiting."""
-        now = self._clock()
-        retry_for = timedelta(hours=self._settings().delivery.retry_for_hours)
-        jitter = self._jitter()
-        again = next_delivery(now, delivery.created_at, retry_for, delivery.attempts, jitter)
-        if again is None or not passing:
-            if passing:
-                detail = (
-                    f"{detail} (tried {delivery.attempts} times in {retry_for.total_seconds() / 3600:g} h)"
-                )
-            self._queue.delivery_failed(delivery.id, kind, status, detail)
-            log.error("delivery_failed", kind=kind, status=_shown(status), attempts=delivery.attempts)
-            return
-        self._queue.delivery_again(delivery.id, again, kind, status, detail)
-        if kind in _UNREACHED:
-            pause = min(again, now + timedelta(seconds=SILENT_SECONDS))
+        again = self._setbacks.note(delivery, kind, status, detail, passing=passing)
+        if again and kind in _UNREACHED:
+            pause = min(again, self._clock() + timedelta(seconds=SILENT_SECONDS))
             self._queue.postpone_destination(delivery.destination, pause)
-        log.warning(
-            "delivery_postponed",
-            kind=kind,
-            status=_shown(status),
-            attempts=delivery.attempts,
-            again_at=again.isoformat(timespec="seconds"),
-        )
 
 
 def _require_unaltered(path: Path, sha256: str) -> None:
@@ -194,11 +223,22 @@ def _require_unaltered(path: Path, sha256: str) -> None:
         raise _Undelivered(OwnFailure.FILE, detail, passing=False)
 
 
+def _reference(path: Path) -> Reference:
+    meta = read_file_meta_info(path)
+    return Reference(str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID))
+
+
+def _patience(now: datetime, first_minutes: float, unanswered: int, give_up_at: datetime) -> datetime:
+    """Until when an answer may take: twice as long after each request, and for the last one the first time."""
+    first = timedelta(minutes=first_minutes)
+    wait = Backoff(first.total_seconds(), _LONGEST_SILENCE_SECONDS).wait_seconds(unanswered + 1, 1.0)
+    return max(min(now + timedelta(seconds=wait), give_up_at), now + first)
+
+
+def _asked(times: int) -> str:
+    return f"no answer to {times} request{'s' if times > 1 else ''}"
+
+
 def _unreadable(error: Exception) -> _Undelivered:
     detail = f"a result cannot be read: {error}; check the file system"
     return _Undelivered(OwnFailure.FILE, detail, passing=True)
-
-
-def _shown(status: int | None) -> str | None:
-    """Return a DIMSE status as the standard writes it."""
-    return None if status is None else f"0x{status:04X}"

@@ -56,6 +56,11 @@ def is_stored(status: int) -> bool:
     return status == PeerStatus.SUCCESS or status in WARNINGS
 
 
+def shown(status: int | None) -> str | None:
+    """Return a DIMSE status as the standard writes it."""
+    return None if status is None else f"0x{status:04X}"
+
+
 def status_words(status: int, comment: str) -> str:
     """Return the status with its meaning and the peer's own Error Comment (0000,0902); empty for success."""
     if status == PeerStatus.SUCCESS:

@@ -1,6 +1,6 @@
 """The job table: what is received, what is worked on, what became of it. All SQL stands in `job_queue*`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from typing import TypeVar
 from uuid import uuid4
@@ -9,6 +9,7 @@ from sqlalchemy import Engine, Select, select
 
 from daemon import job_queue_clock as times
 from daemon import job_queue_commitments as commitments
+from daemon import job_queue_committing as committing
 from daemon import job_queue_deliveries as delivering
 from daemon import job_queue_identity as identity
 from daemon import job_queue_leases as leases
@@ -16,6 +17,7 @@ from daemon import job_queue_operators as operators
 from daemon import job_queue_recovery as recovery
 from daemon import job_queue_series as series
 from daemon.job_queue_audit import AuditRow, trail
+from daemon.job_queue_committing import CommitmentAnswer
 from daemon.job_queue_engine import (
     Transactions,
     forget_journal,
@@ -53,6 +55,7 @@ from daemon.jobs import (
 
 __all__ = [
     "AuditRow",
+    "CommitmentAnswer",
     "FindingResult",
     "IncomingInstance",
     "JobQueue",
@@ -271,7 +274,47 @@ class JobQueue:
         with self._writing() as session:
             return delivering.postpone(session, destination, not_before)
 
-    # Storage commitment
+    # Storage commitment that we ask for
+
+    def ask_commitment(self, delivery_id: int, status: int | None, detail: str) -> str:
+        """Write down that a delivery's commitment is asked for; returns the Transaction UID of the request.
+
+        Parameters
+        ----------
+        status, detail
+            How the destination answered the last C-STORE; no status where that is told already.
+        """
+        transaction_uid = self._new_uid()
+        with self._writing() as session:
+            committing.ask(session, self._clock(), delivery_id, transaction_uid, status, detail)
+        return transaction_uid
+
+    def commitments_unanswered(self, delivery: Delivery) -> int:
+        """How many requests for a delivery had no answer since it was last asked for."""
+        with self._reading() as session:
+            return committing.times_asked(session, delivery.id, delivery.created_at)
+
+    def await_commitment(self, transaction_uid: str, until: datetime, detail: str) -> None:
+        """Leave a delivery to its answer; nothing where that is there already."""
+        with self._writing() as session:
+            committing.wait(session, self._clock(), transaction_uid, until, detail)
+
+    def commitment_reported(
+        self, transaction_uid: str, committed: Collection[str], failed: Mapping[str, int]
+    ) -> CommitmentAnswer | None:
+        """Write down a destination's answer, which may close its delivery; None for an unknown transaction.
+
+        Parameters
+        ----------
+        committed
+            SOP Instance UIDs.
+        failed
+            SOP Instance UID to Failure Reason; these count as not sent.
+        """
+        with self._writing() as session:
+            return committing.answer(session, self._clock(), transaction_uid, committed, failed)
+
+    # Storage commitment that peers ask for
 
     def keep_commitment(
         self,

@@ -93,7 +93,7 @@ def sent(session: Session, now: datetime, delivery_id: int, status: int | None, 
         remark(session, now, delivery.job_id, f"cancelled too late: {delivery.destination} has stored it")
     else:
         _require_pending(delivery)
-    _release(delivery, DeliveryState.SENT)
+    let_go(delivery, DeliveryState.SENT)
     delivery.sent_at, delivery.failure_kind = now, None
     delivery.last_status, delivery.detail = status, detail
     close(session, now, delivery.job_id)
@@ -113,7 +113,7 @@ def again(
     _require_pending(delivery)
     if delivery.failure_kind != kind:
         remark(session, now, delivery.job_id, f"{delivery.destination}: {detail}; will be tried again")
-    _release(delivery, DeliveryState.PENDING)
+    let_go(delivery, DeliveryState.PENDING)
     delivery.not_before, delivery.failure_kind = not_before, kind
     delivery.last_status, delivery.detail = status, detail
 
@@ -124,7 +124,7 @@ def failed(
     """Give a delivery up."""
     delivery = session.get_one(Delivery, delivery_id)
     _require_pending(delivery)
-    _release(delivery, DeliveryState.FAILED)
+    let_go(delivery, DeliveryState.FAILED)
     delivery.failure_kind, delivery.last_status, delivery.detail = kind, status, detail
     remark(session, now, delivery.job_id, f"{delivery.destination}: {detail}; given up")
     close(session, now, delivery.job_id)
@@ -147,11 +147,16 @@ def postpone(session: Session, destination: str, not_before: datetime) -> int:
     return len(postponed.all())
 
 
-def cancel(session: Session, job_id: int) -> None:
+def cancel(session: Session, now: datetime, job_id: int) -> None:
     """Stop what is still pending; a worker in the middle of sending may come too late to be stopped."""
     for delivery in of_job(session, job_id):
-        if delivery.state is DeliveryState.PENDING:
-            _release(delivery, DeliveryState.CANCELLED)
+        if delivery.state is not DeliveryState.PENDING:
+            continue
+        let_go(delivery, DeliveryState.CANCELLED)
+        all_items = items(session, delivery.id)
+        if stored := sum(item.sent_at is not None for item, _ in all_items):
+            told = f"{delivery.destination} has stored {stored} of {len(all_items)} objects already"
+            remark(session, now, job_id, f"cancelled too late: {told}")
 
 
 def start_ageing(session: Session, now: datetime, job_id: int) -> None:
@@ -169,7 +174,7 @@ def ask_again(session: Session, now: datetime, job_id: int) -> list[str]:
         if delivery.state in {DeliveryState.FAILED, DeliveryState.CANCELLED}
     ]
     for delivery in unsent:
-        _release(delivery, DeliveryState.PENDING)
+        let_go(delivery, DeliveryState.PENDING)
         delivery.created_at, delivery.attempts = now, 0
         delivery.failure_kind = delivery.last_status = delivery.detail = None
     return [delivery.destination for delivery in unsent]
@@ -203,6 +208,7 @@ def _require_pending(delivery: Delivery) -> None:
         )
 
 
-def _release(delivery: Delivery, state: DeliveryState) -> None:
+def let_go(delivery: Delivery, state: DeliveryState) -> None:
+    """End a try: nobody holds the delivery, and nothing keeps it waiting."""
     delivery.state = state
     delivery.lease_owner = delivery.lease_expires_at = delivery.not_before = None

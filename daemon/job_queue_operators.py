@@ -32,7 +32,7 @@ def cancel(session: Session, now: datetime, job_id: int, detail: str) -> None:
     if JobState.CANCELLED not in TRANSITIONS[job.state]:
         raise refusal(job, "cancelled")
     _move(session, now, job, JobState.CANCELLED, detail)
-    delivering.cancel(session, job_id)
+    delivering.cancel(session, now, job_id)
 
 
 def release(session: Session, now: datetime, job_id: int, detail: str) -> None:
@@ -45,7 +45,7 @@ def refuse(session: Session, now: datetime, job_id: int, detail: str) -> None:
     """Refuse a held job's results: nothing of it is sent."""
     job, code = _held(session, job_id, "rejected"), QueueReason.REFUSED_BY_OPERATOR
     _move(session, now, job, JobState.REJECTED, detail, code)
-    delivering.cancel(session, job_id)
+    delivering.cancel(session, now, job_id)
 
 
 def _held(session: Session, job_id: int, wish: str) -> Job:

@@ -50,7 +50,7 @@ class JobState(StrEnum):
 
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
-    JobState.RECEIVING: frozenset({JobState.QUEUED, JobState.CANCELLED}),
+    JobState.RECEIVING: frozenset({JobState.QUEUED, JobState.REJECTED, JobState.CANCELLED}),
     JobState.QUEUED: frozenset({JobState.RECEIVING, JobState.SEGMENTING, JobState.CANCELLED}),
     JobState.SEGMENTING: frozenset(
         {
@@ -68,7 +68,7 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     # A retry starts where the work stopped: at the segmentation, at the operator who is to decide, or at the
     # deliveries still missing.
     JobState.REJECTED: frozenset({JobState.QUEUED, JobState.HELD, JobState.PURGED}),
-    JobState.FAILED: frozenset({JobState.QUEUED, JobState.SEGMENTED, JobState.PURGED}),
+    JobState.FAILED: frozenset({JobState.QUEUED, JobState.SEGMENTED, JobState.CANCELLED, JobState.PURGED}),
     JobState.CANCELLED: frozenset({JobState.QUEUED, JobState.HELD, JobState.SEGMENTED, JobState.PURGED}),
     JobState.PURGED: frozenset(),
 }
@@ -96,6 +96,7 @@ class QueueReason(StrEnum):
     RECOVERED = "recovered"
     REFUSED_BY_OPERATOR = "refused-by-operator"
     NO_IMAGES = "no-images"
+    IMAGES_MISSING = "images-missing"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -202,6 +203,10 @@ class Job(Base):
     progress_fraction: Mapped[float | None]
     reason_code: Mapped[str | None]
     reason: Mapped[str | None]
+    awaits: Mapped[str | None]
+    """While receiving: what its evidence says is still missing."""
+    discarding: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
+    """Cancelled while its images were arriving: those that still come belong to it until the sender pauses."""
     result_sop_instance_uid: Mapped[Uid]
     result_series_instance_uid: Mapped[Uid]
     model_name: Mapped[str | None]
@@ -329,6 +334,22 @@ class DeliveryItem(Base):
     delivery_id: Mapped[int] = mapped_column(ForeignKey("deliveries.id"))
     result_id: Mapped[int] = mapped_column(ForeignKey("results.id"))
     sent_at: Mapped[datetime | None]
+    committed_at: Mapped[datetime | None]
+    """When the destination took responsibility for it, where that was asked for."""
+
+
+class CommitmentRequest(Base):
+    """A storage commitment that we asked for: written down before the request leaves."""
+
+    __tablename__ = "commitment_requests"
+    __table_args__ = (UniqueConstraint("transaction_uid"), Index(None, "delivery_id"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    delivery_id: Mapped[int] = mapped_column(ForeignKey("deliveries.id"))
+    transaction_uid: Mapped[Uid]
+    requested_at: Mapped[datetime]
+    answered_at: Mapped[datetime | None]
+    detail: Mapped[str | None]
 
 
 class StructureRow(Base):
@@ -347,7 +368,7 @@ class StructureRow(Base):
 
 
 class Commitment(Base):
-    """A storage commitment request, and whether it has been answered."""
+    """A storage commitment that a peer asked us for, and whether it has been answered."""
 
     __tablename__ = "commitments"
     __table_args__ = (

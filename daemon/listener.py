@@ -17,8 +17,10 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from daemon.admission import AssociationRequest, overload, stranger
-from daemon.commitments import STORAGE_COMMITMENT, Commitments
+from daemon.admission import AssociationRequest, may_send, overload, stranger
+from daemon.commitment import STORAGE_COMMITMENT
+from daemon.commitment_reports import CommitmentReports
+from daemon.commitments import Commitments
 from daemon.completeness import Completeness
 from daemon.config import Config
 from daemon.dicom_port import DicomPort, NetworkLimits
@@ -88,12 +90,14 @@ class Listener:
         reception: Reception,
         completeness: Completeness,
         commitments: Commitments,
+        reports: CommitmentReports,
         limits: NetworkLimits | None = None,
     ) -> None:
         self._config = config
         self._reception = reception
         self._completeness = completeness
         self._commitments = commitments
+        self._reports = reports
         self._limits = limits or NetworkLimits()
         self._numbers = itertools.count(1)
         self._lock = Lock()
@@ -211,7 +215,8 @@ class Listener:
         ae.acse_timeout = self._limits.request_seconds
         ae.network_timeout = self._limits.idle_seconds
         ae.add_supported_context(_VERIFICATION, list(UNCOMPRESSED[:2]))
-        ae.add_supported_context(STORAGE_COMMITMENT, list(UNCOMPRESSED[:2]))
+        # A peer asks as SCU; a destination that reports what it committed comes as SCP.
+        ae.add_supported_context(STORAGE_COMMITMENT, list(UNCOMPRESSED[:2]), scu_role=True, scp_role=True)
         ae.add_supported_context(CTImageStorage, decodable_transfer_syntaxes())
         return ae
 
@@ -222,6 +227,7 @@ class Listener:
             (evt.EVT_C_ECHO, self._on_c_echo),
             (evt.EVT_C_STORE, self._on_c_store),
             (evt.EVT_N_ACTION, self._on_n_action),
+            (evt.EVT_N_EVENT_REPORT, self._on_n_event_report),
             (evt.EVT_RELEASED, self._on_released),
             (evt.EVT_ABORTED, self._on_aborted),
         ]
@@ -245,9 +251,19 @@ class Listener:
             address=association.requestor.address,
             application_context=str(primitive.application_context_name),
             certificate_sha256=fingerprint(association.dul.socket and association.dul.socket.socket),
+            wants_to_store=any(
+                context.abstract_syntax == CTImageStorage
+                for context in primitive.presentation_context_definition_list
+            ),
         )
         rejection = stranger(self._config, asked) or self._take_seat(association, asked)
         if rejection is None:
+            if not may_send(self._config, asked):
+                association.acceptor.supported_contexts = [
+                    context
+                    for context in association.acceptor.supported_contexts
+                    if context.abstract_syntax != CTImageStorage
+                ]
             return None
         log.warning(
             "association_rejected",
@@ -329,6 +345,10 @@ class Listener:
             target=self._commitments.answer, args=(pending, event.assoc), name="commitment", daemon=True
         ).start()
         return int(StorageStatus.SUCCESS), None
+
+    def _on_n_event_report(self, event: evt.Event) -> tuple[int, None]:
+        """A destination says what it has committed, on an association of its own."""
+        return self._reports.take(event), None
 
     def _on_released(self, event: evt.Event) -> None:
         self._end(event.assoc, "association_released")

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -36,8 +37,10 @@ def utc_now() -> datetime:
 def listen(config: Config) -> None:
     """Receive until asked to stop."""
     from daemon.clock_watch import ClockWatch
+    from daemon.commitment_reports import CommitmentReports
     from daemon.commitments import Commitments
     from daemon.completeness import Completeness
+    from daemon.delivery_setback import Setbacks
     from daemon.job_queue import open_queue
     from daemon.listener import Listener
     from daemon.reception import Reception
@@ -53,7 +56,9 @@ def listen(config: Config) -> None:
         completeness = Completeness(queue, config.series, utc_now, ClockWatch(utc_now))
         reception = Reception(queue, spool, completeness)
         commitments = Commitments(queue, spool, utc_now)
-        run(Listener(config, reception, completeness, commitments), LISTENER_TICK_SECONDS)
+        setbacks = Setbacks(queue, lambda: config, utc_now, random.random)
+        reports = CommitmentReports(queue, setbacks)
+        run(Listener(config, reception, completeness, commitments, reports), LISTENER_TICK_SECONDS)
 
 
 def work(config: Config, path: Path) -> None:

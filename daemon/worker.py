@@ -11,11 +11,11 @@ from uuid import uuid4
 
 import structlog
 
+from daemon.association import Timeouts
 from daemon.clock_watch import ClockWatch
 from daemon.commitment_reporter import CommitmentReporter
 from daemon.config import Config
 from daemon.courier import Courier
-from daemon.delivery import Timeouts
 from daemon.errors import StaleJob, StorageFull
 from daemon.job_queue import JobQueue
 from daemon.job_runner import LEASE_SECONDS, JobRunner

@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from daemon.commitment_reports import CommitmentReports
 from daemon.commitments import Commitments
 from daemon.completeness import Completeness
 from daemon.config import Config
+from daemon.delivery_setback import Setbacks
 from daemon.dicom_port import NetworkLimits
 from daemon.job_queue import JobQueue, open_queue
 from daemon.listener import Listener
@@ -64,7 +66,9 @@ def receiving_node(
     queue = open_queue(config.database.url, clock)
     completeness = Completeness(queue, config.series, clock)
     reception = Reception(queue, spool, completeness)
-    listener = Listener(config, reception, completeness, Commitments(queue, spool, clock), limits)
+    commitments = Commitments(queue, spool, clock)
+    reports = CommitmentReports(queue, Setbacks(queue, lambda: config, clock, lambda: 1.0))
+    listener = Listener(config, reception, completeness, commitments, reports, limits)
     listener.start()
     try:
         yield ReceivingNode(listener, queue, spool, reception, completeness)

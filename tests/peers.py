@@ -6,7 +6,7 @@ import socket
 import subprocess
 import threading
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from pydicom.uid import (
     RTStructureSetStorage,
 )
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from tests.conditions import LIMIT_SECONDS, accepts_tcp, free_port, wait_until
 from tests.senders import Sender, send
@@ -92,6 +92,8 @@ class ReceivingPeer:
         Accept associations and never answer a C-STORE.
     sop_classes, transfer_syntaxes
         The presentation contexts accepted besides Verification.
+    on_commitment
+        Answers an N-ACTION request for storage commitment with its status; without it there is no such service.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class ReceivingPeer:
         sop_classes: Sequence[str] = (RTStructureSetStorage, CTImageStorage),
         transfer_syntaxes: Sequence[str] = _UNCOMPRESSED,
         port: int = 0,
+        on_commitment: Callable[[evt.Event], int] | None = None,
     ) -> None:
         self.ae_title = ae_title
         self.received: list[Received] = []
@@ -125,15 +128,15 @@ class ReceivingPeer:
         self._ae.add_supported_context(Verification)
         for sop_class in sop_classes:
             self._ae.add_supported_context(sop_class, list(transfer_syntaxes))
-        self._server = self._ae.start_server(
-            ("127.0.0.1", port),
-            block=False,
-            evt_handlers=[
-                (evt.EVT_REQUESTED, self._requested),
-                (evt.EVT_C_STORE, self._store),
-                (evt.EVT_C_ECHO, self._echo),
-            ],
-        )
+        handlers: list[evt.EventHandlerType] = [
+            (evt.EVT_REQUESTED, self._requested),
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_C_ECHO, self._echo),
+        ]
+        if on_commitment:
+            self._ae.add_supported_context(StorageCommitmentPushModel)
+            handlers.append((evt.EVT_N_ACTION, lambda event: (on_commitment(event), None)))
+        self._server = self._ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
         self.port: int = self._server.server_address[1]
 
     def _requested(self, event: evt.Event) -> None:

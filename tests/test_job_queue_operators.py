@@ -93,6 +93,8 @@ def test_results_from_before_there_were_several_are_still_delivered(tmp_path, cl
         for table in ("delivery_items", "results", "findings"):
             connection.execute(f"DELETE FROM {table}")  # noqa: S608 -- names stand above
         connection.executescript(
+            "DROP TABLE commitment_requests; DROP VIEW v_waiting; CREATE VIEW v_waiting AS SELECT 1;"
+            "ALTER TABLE jobs DROP COLUMN awaits; ALTER TABLE jobs DROP COLUMN discarding;"
             "DROP INDEX ix_deliveries_due; DROP INDEX ix_deliveries_under_way;"
             "DROP INDEX ix_jobs_state_state_since;"
             "CREATE INDEX ix_deliveries_state_not_before ON deliveries (state, not_before);"

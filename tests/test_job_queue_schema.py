@@ -129,4 +129,12 @@ def schema_of(connection):
 
 
 def constraints_sorted(sql):
-    return sorted(part.strip(" ,()\n\t") for part in sql.splitlines())
+    """Columns and constraints, each alone; a column that was added later stands in the line of another."""
+    parts, depth = [""], 0
+    for character in sql[sql.index("(") + 1 : sql.rindex(")")]:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [sql[: sql.index("(")].strip(), *sorted(" ".join(part.split()) for part in parts)]

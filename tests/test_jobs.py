@@ -11,14 +11,14 @@ from daemon.jobs import FINISHED, TRANSITIONS, Base, Job, JobState
 from tests.job_rows import NOON
 
 ALLOWED = {
-    "receiving": "queued cancelled",
+    "receiving": "queued rejected cancelled",
     "queued": "receiving segmenting cancelled",
     "segmenting": "segmented queued rejected held failed cancelled",
     "segmented": "delivered failed cancelled",
     "held": "segmented rejected cancelled",
     "delivered": "purged",
     "rejected": "queued held purged",
-    "failed": "queued segmented purged",
+    "failed": "queued segmented cancelled purged",
     "cancelled": "queued held segmented purged",
     "purged": "",
 }

@@ -5,8 +5,9 @@ import socket
 
 import pytest
 
+from daemon.association import OutcomeKind
 from daemon.config import Destination, Tls
-from daemon.delivery import OutcomeKind, echo
+from daemon.delivery import echo
 from daemon.errors import CannotStart
 from daemon.tls import server_context
 from tests.certificates import Authority

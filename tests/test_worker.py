@@ -6,7 +6,7 @@ from threading import Event, Thread
 import pytest
 from pydicom import dcmread
 
-from daemon.delivery import Timeouts
+from daemon.association import Timeouts
 from daemon.jobs import DeliveryState, JobState
 from daemon.worker import STALLED_SECONDS, Worker
 from tests.peers import ReceivingPeer, free_port, wait_until

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydicom import dcmread
 
+from daemon.association import Timeouts
 from daemon.config import Config
 from daemon.courier import Courier
-from daemon.delivery import Timeouts
 from daemon.job_queue import IncomingInstance, JobQueue
 from daemon.job_runner import JobRunner
 from daemon.jobs import Delivery, Job
@@ -21,7 +21,7 @@ from tests.nodes import a_config
 from tests.phantom import make_grid, write_series
 from tests.stub_segmenter import StubSegmenter
 
-SHORT = Timeouts(connection=1, association=2, response=2, stall=1)
+SHORT = Timeouts(connection=1, association=2, response=2, stall=1, report=0.1)
 STRUCTURES = ("Brain", "Eye_L", "Eye_R")
 
 
@@ -71,6 +71,8 @@ class Workplace:
     structures: Sequence[str] = STRUCTURES
     routed: Sequence[str] | None = None
     objects: Sequence[str] = ("rtstruct",)
+    ae_title: str = "RECEIVER"
+    commitment: bool = False
     doubtful: str = "send"  # the phantom is no patient
     qa_sheet: str = "none"
     clock: Clock = field(default_factory=Clock)
@@ -88,10 +90,11 @@ class Workplace:
             destinations=[
                 {
                     "name": name,
-                    "ae_title": "RECEIVER",
+                    "ae_title": self.ae_title,
                     "host": "127.0.0.1",
                     "port": port,
                     "objects": list(self.objects),
+                    "commitment": self.commitment,
                 }
                 for name, port in self.ports.items()
             ],
