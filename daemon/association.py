@@ -16,7 +16,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from daemon.config import Destination, Tls
+from daemon.config import Destination, Peer, Tls
 from daemon.delivery_words import association_advice, is_stored, status_words
 from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from daemon.errors import CannotStart
@@ -76,6 +76,19 @@ class NotDone(Exception):  # noqa: N818 -- says what holds
     def __init__(self, outcome: DeliveryOutcome) -> None:
         self.outcome = outcome
         super().__init__(outcome.detail)
+
+
+def peer_node(peer: Peer, host: str) -> Destination:
+    """A peer as somebody to call: where its port is, and by TLS where it wants that."""
+    pins = peer.certificates_sha256
+    return Destination(
+        name="peer",
+        ae_title=peer.ae_title,
+        host=host,
+        port=peer.port or 0,
+        tls=peer.tls,
+        certificate_sha256=pins[0] if len(pins) == 1 else None,
+    )
 
 
 @contextmanager
@@ -163,7 +176,7 @@ def _no_connection(destination: Destination, why: str) -> DeliveryOutcome:
     return DeliveryOutcome(
         OutcomeKind.CONNECTION,
         detail=f"no connection to {address}: {why}; check that the node runs there, "
-        f"its host and port in [[destinations]], and the firewall",
+        f"its host and port in the configuration, and the firewall",
     )
 
 

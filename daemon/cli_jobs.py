@@ -23,7 +23,7 @@ from daemon.failure_words import without_patient
 from daemon.job_queue import JobQueue, head_revision, schema_revision
 from daemon.job_queue_engine import sqlite_engine
 from daemon.job_report import plain, read_report
-from daemon.jobs import JobState
+from daemon.jobs import Job, JobState
 from daemon.retention import erase as erase_job
 from daemon.roles import utc_now
 from daemon.spool import Spool
@@ -32,6 +32,7 @@ app = typer.Typer()
 
 JobNumber = Annotated[int, typer.Argument(metavar="JOB", help="Its number, as in `oarlock jobs`.", min=1)]
 _DAYS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
+Because = Annotated[str, typer.Option(help="Why, for the history.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs; times are UTC.")]
 
 
@@ -94,25 +95,30 @@ def retry(job: JobNumber, config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 
 @app.command(rich_help_panel="Look after jobs")
-def cancel(job: JobNumber, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Stop a job that is not finished; nothing more of it is sent."""
+def cancel(job: JobNumber, *, because: Because = "", config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Stop or discard a job that is not delivered; nothing more of it is sent.
+
+    While its images are arriving those that still come are discarded with it, until the sender pauses.
+    A failed job counts as decided then, and is purged at its time.
+    """
     with _queue(config) as queue:
-        queue.cancel(job, f"cancelled by {_operator()}")
+        queue.cancel(job, _by_operator("cancelled", because, queue.job(job)))
         typer.echo(f"job {job} is {JobState.CANCELLED}")
 
 
 @app.command(rich_help_panel="Look after jobs")
-def complete(job: JobNumber, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Queue a job that is still receiving, whatever may still come."""
+def complete(job: JobNumber, *, because: Because = "", config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Queue a job that is still receiving, whatever may still come or be missing."""
     with _queue(config) as queue:
-        typer.echo(f"job {job} is {queue.complete(job, f'said to be complete by {_operator()}')}")
+        detail = _by_operator("said to be complete", because, queue.job(job))
+        typer.echo(f"job {job} is {queue.complete(job, detail)}")
 
 
 @app.command(rich_help_panel="Look after jobs")
-def release(job: JobNumber, config: ConfigFile = DEFAULT_CONFIG) -> None:
+def release(job: JobNumber, *, because: Because = "", config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Send the results of a held job after all: somebody has looked at them and takes the word for it."""
     with _queue(config) as queue:
-        queue.release(job, f"released by {_operator()}")
+        queue.release(job, _by_operator("released", because, queue.job(job)))
         typer.echo(f"job {job} is {JobState.SEGMENTED}")
 
 
@@ -120,13 +126,12 @@ def release(job: JobNumber, config: ConfigFile = DEFAULT_CONFIG) -> None:
 def reject(
     job: JobNumber,
     *,
-    because: Annotated[str, typer.Option(help="Why, for the history.")] = "",
+    because: Because = "",
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Refuse the results of a held job: nothing of it is sent."""
     with _queue(config) as queue:
-        reason = f": {without_patient(because, queue.job(job))}" if because else ""
-        queue.refuse(job, f"rejected by {_operator()}{reason}")
+        queue.refuse(job, _by_operator("rejected", because, queue.job(job)))
         typer.echo(f"job {job} is {JobState.REJECTED}")
 
 
@@ -209,6 +214,12 @@ def _private(path: Path) -> Iterator[TextIO]:
         wrong_use(f"{path} exists")
     with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
         yield file
+
+
+def _by_operator(what: str, because: str, job: Job) -> str:
+    """Who decided what, and why, for a history that can forget the patient."""
+    reason = f": {without_patient(because, job)}" if because else ""
+    return f"{what} by {_operator()}{reason}"
 
 
 def _operator() -> str:

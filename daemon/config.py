@@ -76,10 +76,17 @@ class Database(_Section):
 
 
 class Series(_Section):
-    """When a series counts as complete."""
+    """When a series counts as complete, and whose word about its number of images is taken.
+
+    `counted_quiet_seconds` is how long a series must be quiet of which somebody says that all is there; 0 lets no
+    series start before `quiet_seconds`.
+    """
 
     quiet_seconds: float = Field(60, ge=0)
     max_wait_seconds: float = Field(3600, gt=0)
+    believed_counts: tuple[Literal["series", "acquisition"], ...] = ("series",)
+    counted_quiet_seconds: float = Field(0, ge=0)
+    when_images_missing: Literal["reject", "proceed"] = "reject"
 
 
 class Model(_Section):
@@ -138,17 +145,31 @@ class Retention(_Section):
     """How long the files of a finished job are kept, and how long its row says whose it was; the row stays."""
 
     days: float = Field(30, gt=0)
+    failed_days: float = Field(0, ge=0)
     identifiers_days: float = Field(365, gt=0)
 
 
 class Peer(_Section):
-    """Who may send; no hosts means from any address."""
+    """Who may send; no hosts means from any address.
+
+    With `query` it is asked by C-FIND how many images a series has that it sends.
+    """
 
     ae_title: AETitleOrAny
     hosts: tuple[HostOrNetwork, ...] = ()
     certificates_sha256: tuple[Sha256, ...] = ()
     max_associations: int = Field(1000, ge=1, le=1000)
     port: Port | None = None
+    tls: bool = False
+    query: bool = False
+
+    @model_validator(mode="after")
+    def _is_found_for_a_query(self) -> Self:
+        if self.query and (
+            self.ae_title == ANY or len(self.hosts) != 1 or "/" in self.hosts[0] or not self.port
+        ):
+            raise ValueError("query needs one AE title, one host that is no network, and its port")
+        return self
 
     def allows(self, ae_title: str, address: str, certificate_sha256: str = "") -> bool:
         """Whether an association from this title, IP address and certificate comes from this peer."""
@@ -232,7 +253,7 @@ class Config(_Section):
     @model_validator(mode="after")
     def _tls_has_its_section(self) -> Self:
         needing = [f'destination "{each.name}"' for each in self.destinations if each.tls]
-        needing += [f'peer "{each.ae_title}"' for each in self.peers if each.certificates_sha256]
+        needing += [f'peer "{each.ae_title}"' for each in self.peers if each.certificates_sha256 or each.tls]
         if needing and self.tls is None:
             raise ValueError(f"[tls] is missing, which {', '.join(needing)} needs")
         return self

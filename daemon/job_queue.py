@@ -37,6 +37,7 @@ from daemon.job_queue_values import (
     StructureResult,
 )
 from daemon.jobs import (
+    SETTLED,
     Base,
     Commitment,
     Delivery,
@@ -128,16 +129,17 @@ class JobQueue:
     def job_for_instance(self, incoming: IncomingInstance) -> int:
         """Find or open the receiving job of an image's series, sender and called AE title.
 
+        One that is discarded while its images arrive takes the rest of them, so that no half series is left.
         A job still queued goes back to receiving; once it is claimed, a new revision is opened.
         """
         with self._reading() as session:
-            receiving = series.in_state(session, incoming, JobState.RECEIVING)
+            receiving = series.open_for(session, incoming)
         if receiving is not None:
             return receiving
         with self._writing() as session:
             now = self._clock()
             return (
-                series.in_state(session, incoming, JobState.RECEIVING)
+                series.open_for(session, incoming)
                 or series.receive_again(session, now, incoming)
                 or series.open_revision(session, now, incoming, self._new_uid)
             )
@@ -164,9 +166,8 @@ class JobQueue:
     # Completeness
 
     def receiving_jobs(self) -> list[Job]:
-        """Jobs whose images are still arriving, oldest first."""
-        with self._reading() as session:
-            return list(session.scalars(select(Job).where(Job.state == JobState.RECEIVING).order_by(Job.id)))
+        """Jobs whose images are still arriving, also those of a discarded series, oldest first."""
+        return self._all(select(Job).where(series.TAKES_IMAGES).order_by(Job.id))
 
     def complete(self, job_id: int, detail: str) -> JobState:
         """Queue a job whose series is complete; one without any image (none could be stored) is cancelled.
@@ -184,6 +185,30 @@ class JobQueue:
             if not move(session, self._clock(), which, origin, target, detail=detail, reason_code=code):
                 raise stale(session, job_id, "reception")
             return target
+
+    def images_missing(self, job_id: int, detail: str) -> None:
+        """Reject a job whose sender has more images than it sent; raises StaleJob where it is not receiving."""
+        with self._writing() as session:
+            which, origin, target = Job.id == job_id, JobState.RECEIVING, JobState.REJECTED
+            code = QueueReason.IMAGES_MISSING
+            if not move(session, self._clock(), which, origin, target, detail=detail, reason_code=code):
+                raise stale(session, job_id, "reception")
+
+    def awaits(self, job_id: int, what: str) -> None:
+        """Write down what a receiving job waits for, and in its history where that is news."""
+        with self._writing() as session:
+            job = get(session, job_id)
+            if job.state is JobState.RECEIVING and job.awaits != what:
+                job.awaits = what
+                remark(session, self._clock(), job_id, f"waits for {what}")
+
+    def discarded(self, job_id: int, detail: str) -> None:
+        """End the discarding of a series whose sender has paused: its images open a new job from now on."""
+        with self._writing() as session:
+            job = get(session, job_id)
+            if job.discarding:
+                job.discarding = False
+                remark(session, self._clock(), job_id, detail)
 
     # Segmentation
 
@@ -459,10 +484,18 @@ class JobQueue:
 
     # Retention
 
-    def purgeable(self, before: datetime) -> list[Job]:
-        """Jobs finished before a time whose images no unfinished revision needs, oldest first."""
+    def purgeable(
+        self, before: datetime, states: Collection[JobState], settled: Collection[JobState] = SETTLED
+    ) -> list[Job]:
+        """Jobs in some states since before a time whose images no later revision needs, oldest first.
+
+        Parameters
+        ----------
+        settled
+            States in which a later revision needs the images of the earlier ones no more.
+        """
         with self._reading() as session:
-            return series.purgeable(session, before)
+            return series.purgeable(session, before, states, settled)
 
     def purged(self, job_id: int) -> None:
         """Write down that a finished job's files are gone, and forget the patient's name; repeatable."""

@@ -31,7 +31,7 @@ def cancel(session: Session, now: datetime, job_id: int, detail: str) -> None:
     job = get(session, job_id)
     if JobState.CANCELLED not in TRANSITIONS[job.state]:
         raise refusal(job, "cancelled")
-    _move(session, now, job, JobState.CANCELLED, detail)
+    _move(session, now, job, JobState.CANCELLED, detail, discarding=job.state is JobState.RECEIVING)
     delivering.cancel(session, now, job_id)
 
 

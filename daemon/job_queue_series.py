@@ -1,17 +1,20 @@
 """Images of a series in the job table: known, arriving, set aside, and which of them each revision needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, exists, func, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from daemon.job_queue_state import get, move, open_job, remark
 from daemon.job_queue_values import IncomingInstance, KnownInstance
-from daemon.jobs import FINISHED, Instance, Job, JobState, SetAside
+from daemon.jobs import Instance, Job, JobState, SetAside
 
 _WITHOUT_IMAGES = (JobState.CANCELLED, JobState.PURGED)
 """An image of such a job counts as never received: sent again, it opens a new job."""
+
+TAKES_IMAGES = or_(Job.state == JobState.RECEIVING, Job.discarding)
+"""Of a job that is discarded while its images arrive, the rest must not become a series of its own."""
 
 
 def find_known(
@@ -36,6 +39,13 @@ def in_state(session: Session, incoming: IncomingInstance, state: JobState) -> i
     """Newest job of an image's series in a state."""
     return session.scalar(
         select(Job.id).where(_series_of(incoming), Job.state == state).order_by(Job.revision.desc()).limit(1)
+    )
+
+
+def open_for(session: Session, incoming: IncomingInstance) -> int | None:
+    """Job that takes an image's series in now, to be segmented or, where an operator discards it, to be left."""
+    return session.scalar(
+        select(Job.id).where(_series_of(incoming), TAKES_IMAGES).order_by(Job.revision.desc()).limit(1)
     )
 
 
@@ -82,7 +92,7 @@ def add_instance(session: Session, now: datetime, job_id: int, incoming: Incomin
         return True
     counted = session.scalars(
         update(Job)
-        .where(Job.id == job_id, Job.state == JobState.RECEIVING)
+        .where(Job.id == job_id, TAKES_IMAGES)
         .values(
             instance_count=Job.instance_count + 1,
             byte_count=Job.byte_count + incoming.byte_count,
@@ -138,20 +148,28 @@ def images(session: Session, job_id: int) -> list[Instance]:
     return list({row.sop_instance_uid: row for row in rows}.values())
 
 
-def purgeable(session: Session, before: datetime) -> list[Job]:
-    """Jobs finished before a time whose images no unfinished revision needs, oldest first."""
+def purgeable(
+    session: Session, before: datetime, states: Collection[JobState], settled: Collection[JobState]
+) -> list[Job]:
+    """Jobs in some states since before a time whose images no later revision needs, oldest first.
+
+    Parameters
+    ----------
+    settled
+        States in which a later revision needs the images of the earlier ones no more.
+    """
     later = aliased(Job)
     needed = exists().where(
         later.series_instance_uid == Job.series_instance_uid,
         later.calling_ae_title == Job.calling_ae_title,
         later.called_ae_title == Job.called_ae_title,
         later.revision > Job.revision,
-        later.state.not_in([*FINISHED, JobState.PURGED]),
+        later.state.not_in(settled),
     )
     return list(
         session.scalars(
             select(Job)
-            .where(Job.state.in_(FINISHED), Job.state_since < before, ~needed)
+            .where(Job.state.in_(states), Job.state_since < before, ~needed)
             .order_by(Job.state_since)
         )
     )

@@ -10,9 +10,11 @@ from daemon.errors import IllegalTransition, NoSuchJob, StaleJob
 from daemon.jobs import TRANSITIONS, Job, JobEvent, JobState
 
 _TELL_WHY = frozenset({JobState.FAILED, JobState.REJECTED, JobState.HELD, JobState.CANCELLED})
-_LEFT_BEHIND: dict[str, object] = dict.fromkeys(
-    ("lease_owner", "lease_expires_at", "not_before", "progress_stage", "progress_fraction")
-)
+_LEFT_BEHIND: dict[str, object] = {
+    **dict.fromkeys(("lease_owner", "lease_expires_at", "not_before", "progress_stage", "progress_fraction")),
+    "awaits": None,
+    "discarding": False,
+}
 
 
 def open_job(session: Session, job: Job, detail: str) -> int:

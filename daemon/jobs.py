@@ -75,7 +75,13 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
 """The states each state may move to; nothing else is possible."""
 
 FINISHED = frozenset({JobState.DELIVERED, JobState.FAILED, JobState.REJECTED, JobState.CANCELLED})
-"""Nothing more happens to these by itself; retention purges them."""
+"""Nothing more happens to these by itself."""
+
+DECIDED = frozenset({JobState.DELIVERED, JobState.REJECTED, JobState.CANCELLED})
+"""Sent, or found not to be sent by a gate or a person: retention may purge these. A failure awaits a decision."""
+
+SETTLED = frozenset({JobState.DELIVERED, JobState.PURGED})
+"""Never worked on again, not even by an operator's retry."""
 
 
 class DeliveryState(StrEnum):
@@ -97,6 +103,7 @@ class QueueReason(StrEnum):
     REFUSED_BY_OPERATOR = "refused-by-operator"
     NO_IMAGES = "no-images"
     IMAGES_MISSING = "images-missing"
+    """The sender has more images of the series than it sent."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -6,21 +6,27 @@ import structlog
 
 from daemon.errors import IllegalTransition
 from daemon.job_queue import JobQueue
-from daemon.jobs import Job, JobState
+from daemon.jobs import DECIDED, FINISHED, Job, JobState
 from daemon.spool import Spool
 
 _log = structlog.get_logger(__name__)
 
 
-def purge_old(queue: JobQueue, spool: Spool, now: datetime, retention_days: float) -> int:
+def purge_old(
+    queue: JobQueue, spool: Spool, now: datetime, retention_days: float, failed_days: float = 0
+) -> int:
     """Purge what is due and return how many jobs that were.
 
-    Delivered, failed, rejected and cancelled jobs go after `retention_days` in that state.
+    Delivered, rejected and cancelled jobs go after `retention_days` in that state.
+    A failed one was to be delivered and was not: it stays until somebody retries or cancels it, or for
+    `failed_days` where that is not 0.
     Below the disk watermark delivered ones go earlier, oldest first, until there is room again:
     a listener that must refuse images harms more than a copy that is missing, since the images are in the
     archive that sent them and the structure set is at its destinations.
     """
-    aged = queue.purgeable(now - timedelta(days=retention_days))
+    aged = queue.purgeable(now - timedelta(days=retention_days), DECIDED)
+    if failed_days:
+        aged += queue.purgeable(now - timedelta(days=failed_days), {JobState.FAILED})
     purged = sum(_purge(queue, spool, job) for job in aged)
     if not spool.has_room():
         purged += _make_room(queue, spool, now)
@@ -43,7 +49,8 @@ def erase(queue: JobQueue, spool: Spool, now: datetime, job_id: int, detail: str
         It is not finished, or its images are needed by a later revision that is not.
     """
     job = queue.job(job_id)
-    is_free = job.state is JobState.PURGED or job_id in {each.id for each in queue.purgeable(now)}
+    free = queue.purgeable(now, FINISHED, settled=FINISHED | {JobState.PURGED})
+    is_free = job.state is JobState.PURGED or job_id in {each.id for each in free}
     if not is_free:
         raise IllegalTransition(
             f"job {job_id} is {job.state} or a later revision of its series is at work; "
@@ -56,11 +63,11 @@ def erase(queue: JobQueue, spool: Spool, now: datetime, job_id: int, detail: str
 
 def _make_room(queue: JobQueue, spool: Spool, now: datetime) -> int:
     purged = 0
-    for job in queue.purgeable(now):
-        if job.state is JobState.DELIVERED:
-            purged += _purge(queue, spool, job)
-            if spool.has_room():
-                break
+    for job in queue.purgeable(now, {JobState.DELIVERED}):
+        purged += _purge(queue, spool, job)
+        if spool.has_room():
+            return purged
+    _log.warning("below_watermark", free_bytes=spool.free_bytes(), purged=purged)
     return purged
 
 

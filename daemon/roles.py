@@ -41,9 +41,11 @@ def listen(config: Config) -> None:
     from daemon.commitments import Commitments
     from daemon.completeness import Completeness
     from daemon.delivery_setback import Setbacks
+    from daemon.evidence import EvidenceGatherer
     from daemon.job_queue import open_queue
     from daemon.listener import Listener
     from daemon.reception import Reception
+    from daemon.series_query import SeriesQuery
     from daemon.spool import Spool
 
     for host in sorted({host for peer in config.peers for host in peer.hosts if not is_known(host)}):
@@ -53,7 +55,10 @@ def listen(config: Config) -> None:
     with alone(config.storage.root), closing(open_queue(config.database.url, utc_now)) as queue:
         if removed := spool.reconcile(queue.instance_uids):
             log.warning("unacknowledged_files_removed", files=len(removed))
-        completeness = Completeness(queue, config.series, utc_now, ClockWatch(utc_now))
+        query = SeriesQuery(config)
+        evidence = EvidenceGatherer(spool, config.series, query.ask, query.is_asked, utc_now)
+        watch = ClockWatch(utc_now)
+        completeness = Completeness(queue, config.series, utc_now, watch, evidence.about, evidence.forget)
         reception = Reception(queue, spool, completeness)
         commitments = Commitments(queue, spool, utc_now)
         setbacks = Setbacks(queue, lambda: config, utc_now, random.random)

@@ -183,6 +183,7 @@ def _particulars(job: Job) -> Table:
         "State": _state(job.state),
         "Since": _local(job.state_since),
         "Reason": " ".join(part for part in (job.reason_code and f"[{job.reason_code}]", job.reason) if part),
+        "Waits for": job.awaits,
         "Progress": _progress(job),
         "Not before": _local(job.not_before) if job.state is JobState.QUEUED else "",
         "Patient": " ".join(part for part in (job.patient_name, job.patient_id) if part),
@@ -255,6 +256,8 @@ def _set_asides(report: JobReport) -> Table:
 
 
 def _remark(job: Job) -> str:
+    if job.state is JobState.RECEIVING and job.awaits:
+        return f"waits for {job.awaits}"
     if job.state is JobState.SEGMENTING:
         return _progress(job)
     if job.state is JobState.QUEUED and job.not_before:

@@ -119,7 +119,7 @@ class Worker:
                 self._next_retention = now + RETENTION_SECONDS
                 retention = self._settings().retention
                 cautious_now = self._watch.cautious_now()
-                purge_old(self._queue, self._spool, cautious_now, retention.days)
+                purge_old(self._queue, self._spool, cautious_now, retention.days, retention.failed_days)
                 forget_old(self._queue, cautious_now, retention.identifiers_days)
         except StorageFull as error:
             log.warning("tidying_postponed", reason=str(error))

@@ -7,15 +7,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from daemon.association import Timeouts
 from daemon.commitment_reports import CommitmentReports
 from daemon.commitments import Commitments
 from daemon.completeness import Completeness
 from daemon.config import Config
 from daemon.delivery_setback import Setbacks
 from daemon.dicom_port import NetworkLimits
+from daemon.evidence import EvidenceGatherer
 from daemon.job_queue import JobQueue, open_queue
 from daemon.listener import Listener
 from daemon.reception import Reception
+from daemon.series_query import SeriesQuery
 from daemon.spool import Spool
 
 
@@ -33,6 +36,9 @@ class ReceivingNode:
     def port(self) -> int:
         """Its DICOM port."""
         return self.listener.port
+
+
+QUERY_TIMEOUTS = Timeouts(connection=1, association=2, response=2, stall=2)
 
 
 def a_config(root: Path, **sections: Any) -> Config:
@@ -64,7 +70,9 @@ def receiving_node(
     spool = Spool(config.storage.root, config.storage.min_free_bytes)
     spool.prepare()
     queue = open_queue(config.database.url, clock)
-    completeness = Completeness(queue, config.series, clock)
+    query = SeriesQuery(config, QUERY_TIMEOUTS)
+    evidence = EvidenceGatherer(spool, config.series, query.ask, query.is_asked, clock)
+    completeness = Completeness(queue, config.series, clock, None, evidence.about, evidence.forget)
     reception = Reception(queue, spool, completeness)
     commitments = Commitments(queue, spool, clock)
     reports = CommitmentReports(queue, Setbacks(queue, lambda: config, clock, lambda: 1.0))

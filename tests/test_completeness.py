@@ -209,3 +209,45 @@ def test_associations_may_open_feed_and_close_while_series_are_completed(bench):
 
     assert list(bench.completeness._last_fed) == [1]
     assert [job.instance_count for job in bench.queue.jobs()] == [20] * 8
+
+
+def test_a_series_discarded_while_it_arrives_takes_the_rest_with_it(bench):
+    job = bench.feed(1, 1)
+    bench.queue.cancel(job, "cancelled by an operator: wrong patient")
+
+    assert bench.feed(1, 2) == job
+    assert bench.state_after(job, seconds=2 * QUIET) is JobState.CANCELLED
+    assert bench.feed(1, 3) == job  # its association is still open
+    bench.completeness.association_closed(1)
+    bench.state_after(job, seconds=QUIET - 1)
+    assert bench.feed(2, 4) == job
+    bench.state_after(job, seconds=QUIET)
+
+    assert bench.feed(2, 1) != job
+    row = bench.queue.job(job)
+    assert (row.state, row.instance_count, row.discarding) == (JobState.CANCELLED, 4, False)
+    told = [event.detail for event in bench.queue.events(job)]
+    assert told[-2:] == [
+        "cancelled by an operator: wrong patient",
+        "no image for 60 s; those sent from now on open a new job",
+    ]
+
+
+def test_a_discarded_series_can_be_taken_back_with_all_its_images(bench):
+    job = bench.feed(1, 1)
+    bench.queue.cancel(job, "by an operator")
+    bench.feed(1, 2)
+
+    assert bench.queue.retry(job) is JobState.QUEUED
+    assert bench.feed(1, 3) == job
+    bench.completeness.association_closed(1)
+    assert bench.state_after(job, seconds=QUIET) is JobState.QUEUED
+    assert len(bench.queue.images(job)) == 3
+
+
+def test_a_job_cancelled_after_its_images_came_discards_nothing(bench):
+    job = bench.feed(1, 1)
+    bench.queue.complete(job, "said to be complete by an operator")
+    bench.queue.cancel(job, "by an operator")
+
+    assert bench.feed(1, 2) != job

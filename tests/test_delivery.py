@@ -130,7 +130,7 @@ def test_refused_port_is_a_connection_failure(structure_set):
 
     assert OutcomeKind.CONNECTION is outcome.kind
     assert "refused or unreachable" in outcome.detail
-    assert "[[destinations]]" in outcome.detail
+    assert "host and port in the configuration" in outcome.detail
 
 
 def test_unknown_host_name_is_a_connection_failure(structure_set):

@@ -5,10 +5,12 @@ from datetime import timedelta
 import pytest
 
 from daemon.errors import IllegalTransition
-from daemon.jobs import JobState
+from daemon.jobs import DECIDED, JobState
 from daemon.retention import purge_old
 from daemon.spool import Spool
-from tests.job_rows import Clock, claimed, delivered, image, queue_in, queued, received, segmented
+from tests.job_rows import Clock, claimed, delivered, held, image, queue_in, queued, received, segmented
+from tests.peers import ReceivingPeer
+from tests.workplace import Workplace
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def cancelled(queue, series):
     return job
 
 
-@pytest.mark.parametrize("make", [delivered, rejected, failed, cancelled])
+@pytest.mark.parametrize("make", [delivered, rejected, cancelled])
 def test_a_finished_job_is_purged_after_its_days_and_not_before(queue, spool, clock, make):
     job = make(queue, "1.1")
     spool.store_instance(job, "1.1.1", b"image")
@@ -105,8 +107,32 @@ def test_images_that_an_unfinished_revision_stands_on_are_kept(queue, spool, clo
 
     assert purge_old(queue, spool, clock.forward(days=31), 30) == 0
     queue.cancel(second, "done by hand")
+    assert purge_old(queue, spool, clock.forward(days=29), 30) == 0
+    queue.retry(second)
+    assert len(queue.images(second)) == 3  # a retry finds all of them
+    queue.cancel(second, "done by hand after all")
+    assert purge_old(queue, spool, clock.forward(days=31), 30) == 1
     assert purge_old(queue, spool, clock.now, 30) == 1
     assert queue.job(first).state is JobState.PURGED
+
+
+def test_a_failed_job_stays_until_somebody_decides(queue, spool, clock):
+    job = failed(queue, "1.1")
+    spool.store_instance(job, "1.1.1", b"image")
+
+    assert purge_old(queue, spool, clock.forward(days=3650), 30) == 0
+    assert len(spool.instance_paths(job)) == 1
+    queue.cancel(job, "cancelled by an operator: contoured by hand")
+    assert purge_old(queue, spool, clock.forward(days=30), 30) == 0
+    assert purge_old(queue, spool, clock.forward(seconds=1), 30) == 1
+
+
+def test_a_site_may_set_an_end_to_failed_jobs(queue, spool, clock):
+    job = failed(queue, "1.1")
+
+    assert purge_old(queue, spool, clock.forward(days=90), 30, failed_days=90) == 0
+    assert purge_old(queue, spool, clock.forward(seconds=1), 30, failed_days=90) == 1
+    assert queue.job(job).state is JobState.PURGED
 
 
 def test_an_image_sent_again_after_the_purge_opens_a_new_revision(queue, spool, clock):
@@ -133,13 +159,52 @@ def test_below_the_watermark_delivered_jobs_go_first_and_others_stay(queue, tmp_
     ]
 
 
+def test_below_the_watermark_the_oldest_go_and_no_more_than_needed(queue, tmp_path, clock, monkeypatch):
+    jobs = []
+    for number in range(4):
+        jobs.append(delivered(queue, f"1.{number}"))
+        clock.forward(minutes=1)
+    spool = Spool(tmp_path, 100)
+    spool.prepare()
+    for job in jobs:
+        spool.store_instance(job, "1.2.3", b"image")
+    monkeypatch.setattr(spool, "free_bytes", lambda: 120 - 20 * len(spool.job_folders()))
+
+    assert purge_old(queue, spool, clock.now, 30) == 3
+    assert [queue.job(job).state for job in jobs] == [JobState.PURGED] * 3 + [JobState.DELIVERED]
+
+
+@pytest.mark.parametrize("make", [received, queued, claimed, segmented, held, rejected, failed, cancelled])
+def test_nothing_undelivered_is_purged_for_want_of_room(queue, tmp_path, clock, make):
+    job = make(queue, series="1.1")
+    short_of_room = Spool(tmp_path, 2**62)
+    short_of_room.prepare()
+
+    assert purge_old(queue, short_of_room, clock.forward(minutes=1), 30) == 0
+    assert queue.job(job).state is not JobState.PURGED
+
+
+def test_below_the_watermark_work_goes_on(tmp_path):
+    """New associations are refused then; what is here is contoured and delivered, and makes room."""
+    place = Workplace(tmp_path)
+    place.spool = Spool(tmp_path, 2**62)
+    with ReceivingPeer() as tps:
+        place.ports = {"tps": tps.port}
+        job = place.segmented()
+        place.deliver_all_due()
+
+    assert place.job(job).state is JobState.DELIVERED
+    assert purge_old(place.queue, place.spool, place.clock.forward(minutes=1), 30) == 1
+    place.queue.close()
+
+
 def test_a_job_retried_meanwhile_keeps_its_files(queue, spool, clock, monkeypatch):
     job = rejected(queue, "1.1")
     spool.store_instance(job, "1.1.1", b"image")
-    listed = queue.purgeable(clock.forward(days=31) - timedelta(days=30))
+    listed = queue.purgeable(clock.forward(days=31) - timedelta(days=30), DECIDED)
     clock.forward(seconds=1)
     queue.retry(job)
-    monkeypatch.setattr(queue, "purgeable", lambda _before: listed)
+    monkeypatch.setattr(queue, "purgeable", lambda *_: listed)
 
     assert purge_old(queue, spool, clock.now, 30) == 0
     assert len(spool.instance_paths(job)) == 1
