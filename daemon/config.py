@@ -160,7 +160,6 @@ class Peer(_Section):
     certificates_sha256: tuple[Sha256, ...] = ()
     max_associations: int = Field(1000, ge=1, le=1000)
     port: Port | None = None
-    tls: bool = False
     query: bool = False
 
     @model_validator(mode="after")
@@ -253,7 +252,7 @@ class Config(_Section):
     @model_validator(mode="after")
     def _tls_has_its_section(self) -> Self:
         needing = [f'destination "{each.name}"' for each in self.destinations if each.tls]
-        needing += [f'peer "{each.ae_title}"' for each in self.peers if each.certificates_sha256 or each.tls]
+        needing += [f'peer "{each.ae_title}"' for each in self.peers if each.certificates_sha256]
         if needing and self.tls is None:
             raise ValueError(f"[tls] is missing, which {', '.join(needing)} needs")
         return self

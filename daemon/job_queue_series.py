@@ -43,10 +43,14 @@ def in_state(session: Session, incoming: IncomingInstance, state: JobState) -> i
 
 
 def open_for(session: Session, incoming: IncomingInstance) -> int | None:
-    """Job that takes an image's series in now, to be segmented or, where an operator discards it, to be left."""
-    return session.scalar(
-        select(Job.id).where(_series_of(incoming), TAKES_IMAGES).order_by(Job.revision.desc()).limit(1)
-    )
+    """Job that takes an image's series in now, to be segmented or, where an operator discards it, to be left.
+
+    An image that a discarded job has already is sent again, so it is wanted again and opens a new job.
+    """
+    has_it = exists().where(Instance.job_id == Job.id, Instance.sop_instance_uid == incoming.sop_instance_uid)
+    takes_it = or_(Job.state == JobState.RECEIVING, and_(Job.discarding, ~has_it))
+    newest = select(Job.id).where(_series_of(incoming), takes_it).order_by(Job.revision.desc())
+    return session.scalar(newest.limit(1))
 
 
 def receive_again(session: Session, now: datetime, incoming: IncomingInstance) -> int | None:

@@ -223,7 +223,7 @@ def test_a_series_discarded_while_it_arrives_takes_the_rest_with_it(bench):
     assert bench.feed(2, 4) == job
     bench.state_after(job, seconds=QUIET)
 
-    assert bench.feed(2, 1) != job
+    assert bench.feed(2, 5) != job
     row = bench.queue.job(job)
     assert (row.state, row.instance_count, row.discarding) == (JobState.CANCELLED, 4, False)
     told = [event.detail for event in bench.queue.events(job)]
@@ -231,6 +231,16 @@ def test_a_series_discarded_while_it_arrives_takes_the_rest_with_it(bench):
         "cancelled by an operator: wrong patient",
         "no image for 60 s; those sent from now on open a new job",
     ]
+
+
+def test_a_discarded_series_that_is_sent_again_is_wanted_again(bench):
+    job = bench.feed(1, 1)
+    bench.feed(1, 2)
+    bench.queue.cancel(job, "by an operator")
+
+    again = bench.feed(2, 1)
+    assert again != job
+    assert {again} == {bench.feed(2, 2), bench.feed(2, 3)}
 
 
 def test_a_discarded_series_can_be_taken_back_with_all_its_images(bench):
