@@ -108,12 +108,12 @@ def associated(
     NotDone
         There is none, for the reason in its outcome.
     """
-    connected: list[bool] = []
+    connected: list[socket.socket] = []
     refusals: list[str] = []
 
     def on_connected(event: evt.Event) -> None:
-        connected.append(True)
         if (wire := event.assoc.dul.socket) is not None and wire.socket is not None:
+            connected.append(wire.socket)
             _never_block_for_ever(wire.socket, timeouts.stall)
 
     ae = AE(ae_title=calling)
@@ -149,6 +149,8 @@ def associated(
         yield association
     finally:
         association.release()
+        for wire in connected:
+            wire.close()  # pynetdicom does not where garbage from the peer has ended its network thread
 
 
 def _tls_arguments(

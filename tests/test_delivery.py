@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RTStructureSetStorage
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from daemon.association import OutcomeKind, Timeouts
 from daemon.config import Destination
@@ -17,6 +17,7 @@ from daemon.result_header import encode
 from daemon.structure_set import build_structure_set
 from tests.peers import ReceivingPeer, free_port, orthanc, silent_port, storescp
 from tests.phantom import make_grid
+from tests.raw_receivers import raw_receiver, stops_reading
 from tests.structure_set_samples import IDENTITY, MODEL, ct_volume, organ_masks, rois_of
 
 # pynetdicom leaves the socket of a failed connection to the garbage collector, which Python remarks upon.
@@ -214,7 +215,7 @@ def test_peer_that_stops_reading_in_the_middle_does_not_hold_the_sender(structur
     dataset.save_as(path)
     threads = threading.active_count()
 
-    with _accepts_and_stops_reading() as port:
+    with raw_receiver(stops_reading) as port:
         outcome = send([path], destination(port), "OARLOCK", SHORT)
 
     assert OutcomeKind.UNKNOWN is outcome.kind
@@ -255,39 +256,3 @@ def test_echo_asks_whether_a_destination_is_there():
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-class _accepts_and_stops_reading:  # noqa: N801 -- used as a context manager function
-    """Accept one association for RT Structure Set Storage by hand, then never read again."""
-
-    def __enter__(self) -> int:
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self._server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-        return int(self._server.getsockname()[1])
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-        self._server.close()
-
-    def _serve(self) -> None:
-        connection, _ = self._server.accept()
-        with connection:
-            request = connection.recv(65536)
-            connection.sendall(_accept_pdu(request))
-            self._done.wait(60)
-
-
-def _accept_pdu(request: bytes) -> bytes:
-    """A-ASSOCIATE-AC that accepts the first context as Implicit VR Little Endian (PS3.8 section 9.3.3)."""
-
-    def item(kind: int, content: bytes) -> bytes:
-        return bytes([kind, 0]) + len(content).to_bytes(2, "big") + content
-
-    context = bytes([1, 0, 0, 0]) + item(0x40, ImplicitVRLittleEndian.encode())
-    user = item(0x51, (16384).to_bytes(4, "big")) + item(0x52, RTStructureSetStorage.encode())
-    body = request[6:74] + item(0x10, b"1.2.840.10008.3.1.1.1") + item(0x21, context) + item(0x50, user)
-    return b"\x02\x00" + len(body).to_bytes(4, "big") + body
