@@ -91,7 +91,7 @@ def show(job: JobNumber, *, as_json: AsJson = False, config: ConfigFile = DEFAUL
 def retry(job: JobNumber, config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Start a failed, rejected or cancelled job again where its work stopped: segmentation or delivery."""
     with _queue(config) as queue:
-        typer.echo(f"job {job} is {queue.retry(job)}")
+        typer.echo(f"job {job} is {queue.retry(job, _operator())}")
 
 
 @app.command(rich_help_panel="Look after jobs")

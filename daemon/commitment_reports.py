@@ -1,10 +1,10 @@
 """The answers of destinations to our storage commitment requests, on whatever association they come."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import IntEnum, StrEnum
 
 import structlog
-from pynetdicom import evt
+from pydicom import Dataset
 
 from daemon.commitment import read_report, reason_words
 from daemon.delivery_setback import Setbacks
@@ -41,10 +41,16 @@ class CommitmentReports:
         self._queue = queue
         self._setbacks = setbacks
 
-    def take(self, event: evt.Event) -> int:
-        """Write an N-EVENT-REPORT down and return the status of the response; never raises."""
+    def take(self, event_type: int | None, information: Callable[[], Dataset]) -> int:
+        """Write an N-EVENT-REPORT down and return the status of the response; never raises.
+
+        Parameters
+        ----------
+        information
+            Gives the Event Information; may raise where that cannot be decoded.
+        """
         try:
-            return int(self._take(event))
+            return int(self._take(event_type, information))
         except StorageFull as error:
             log.warning("commitment_report_refused", cause=str(error))
             return ReportStatus.PROCESSING_FAILURE
@@ -52,10 +58,10 @@ class CommitmentReports:
             log.warning("commitment_report_refused", kind=type(error).__name__)
             return ReportStatus.INVALID_ARGUMENT_VALUE
 
-    def _take(self, event: evt.Event) -> ReportStatus:
-        if event.event_type not in {1, 2}:
+    def _take(self, event_type: int | None, information: Callable[[], Dataset]) -> ReportStatus:
+        if event_type not in {1, 2}:
             return ReportStatus.NO_SUCH_EVENT_TYPE
-        transaction_uid, committed, failed = read_report(event.event_information)
+        transaction_uid, committed, failed = read_report(information())
         answered = self._queue.commitment_reported(transaction_uid, committed, failed)
         if answered is None:
             log.warning("commitment_report_refused", transaction=transaction_uid, kind="unknown transaction")

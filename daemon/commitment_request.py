@@ -7,9 +7,9 @@ from threading import Event
 from pydicom import Dataset
 from pynetdicom import build_context, evt
 
-from daemon.association import DeliveryOutcome, NotDone, OutcomeKind, Timeouts, associated, judged
 from daemon.commitment import STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE, Reference, request
 from daemon.config import Destination, Tls
+from daemon.outgoing_association import DeliveryOutcome, NotDone, OutcomeKind, Timeouts, associated, judged
 from daemon.transfer_syntaxes import UNCOMPRESSED
 
 _REQUEST_STORAGE_COMMITMENT = 1
@@ -23,7 +23,7 @@ def request_commitment(
     calling_ae_title: str,
     timeouts: Timeouts | None = None,
     tls: Tls | None = None,
-    on_report: Callable[[evt.Event], int] = lambda _: 0x0000,
+    on_report: Callable[[int | None, Callable[[], Dataset]], int] = lambda *_: 0x0000,
 ) -> DeliveryOutcome:
     """Send an N-ACTION request, and stay for a while in case its answer comes on the same association.
 
@@ -32,14 +32,15 @@ def request_commitment(
     Parameters
     ----------
     on_report
-        Called with the N-EVENT-REPORT in a thread of its own; returns the status of the response.
+        Called in a thread of its own with the Event Type ID of an N-EVENT-REPORT and what decodes its Event
+        Information; returns the status of the response.
     """
     timeouts = timeouts or Timeouts()
     heard = Event()
 
     def on_event(event: evt.Event) -> tuple[int, None]:
         try:
-            return on_report(event), None
+            return on_report(event.event_type, lambda: event.event_information), None
         finally:
             heard.set()
 

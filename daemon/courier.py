@@ -11,7 +11,6 @@ import structlog
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
-from daemon.association import DeliveryOutcome, OutcomeKind, Timeouts
 from daemon.commitment import Reference
 from daemon.commitment_reports import CommitmentReports
 from daemon.commitment_request import request_commitment
@@ -24,6 +23,7 @@ from daemon.failure_words import call_path, describe, without_patient
 from daemon.job_queue import JobQueue
 from daemon.jobs import Delivery, Job
 from daemon.lease import kept
+from daemon.outgoing_association import DeliveryOutcome, OutcomeKind, Timeouts
 from daemon.retry import Backoff
 from daemon.spool import Spool
 

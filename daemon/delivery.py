@@ -11,7 +11,9 @@ from pynetdicom import _config, build_context
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # pynetdicom makes its names at import
 
-from daemon.association import (
+from daemon.config import Destination, Tls
+from daemon.destination_profile import PROFILES
+from daemon.outgoing_association import (
     DeliveryOutcome,
     NotDone,
     OutcomeKind,
@@ -20,8 +22,6 @@ from daemon.association import (
     judged,
     no_context,
 )
-from daemon.config import Destination, Tls
-from daemon.destination_profile import PROFILES
 
 LONGEST_EXPLICIT_VALUE = 0xFFFE
 """Bytes of a value with a two-byte length under Explicit VR (PS3.5 section 7.1.2), even as values are."""

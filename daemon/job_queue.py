@@ -376,7 +376,7 @@ class JobQueue:
 
     # Operators
 
-    def retry(self, job_id: int) -> JobState:
+    def retry(self, job_id: int, by: str = "an operator") -> JobState:
         """Start a failed, rejected or cancelled job again, where its work stopped.
 
         With results on disk only what was not sent is sent again; else it is segmented anew.
@@ -389,7 +389,7 @@ class JobQueue:
             The job is in another state.
         """
         with self._writing() as session:
-            return operators.retry(session, self._clock(), job_id)
+            return operators.retry(session, self._clock(), job_id, by)
 
     def cancel(self, job_id: int, detail: str) -> None:
         """Stop an unfinished job and what it still had to send; raises NoSuchJob, IllegalTransition."""
@@ -497,14 +497,21 @@ class JobQueue:
         with self._reading() as session:
             return series.purgeable(session, before, states, settled)
 
-    def purged(self, job_id: int) -> None:
+    def purged(self, job_id: int, detail: str) -> None:
         """Write down that a finished job's files are gone, and forget the patient's name; repeatable."""
         with self._writing() as session:
             job = get(session, job_id)
             if job.state is JobState.PURGED:
                 return
-            which, detail = Job.id == job_id, "files removed at the end of retention"
-            move(session, self._clock(), which, job.state, JobState.PURGED, detail=detail, patient_name=None)
+            move(
+                session,
+                self._clock(),
+                Job.id == job_id,
+                job.state,
+                JobState.PURGED,
+                detail=detail,
+                patient_name=None,
+            )
 
     def jobs_of_patient(self, patient_id: str) -> list[Job]:
         """Jobs that still name a Patient ID, oldest first."""

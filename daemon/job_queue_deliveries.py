@@ -96,6 +96,8 @@ def sent(session: Session, now: datetime, delivery_id: int, status: int | None, 
     let_go(delivery, DeliveryState.SENT)
     delivery.sent_at, delivery.failure_kind = now, None
     delivery.last_status, delivery.detail = status, detail
+    if detail or any(each.state is DeliveryState.PENDING for each in of_job(session, delivery.job_id)):
+        remark(session, now, delivery.job_id, f"{delivery.destination}: {detail or 'stored'}")
     close(session, now, delivery.job_id)
 
 

@@ -6,11 +6,11 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from daemon import job_queue_deliveries as delivering
-from daemon.job_queue_state import get, move, refusal
+from daemon.job_queue_state import get, move, refusal, remark
 from daemon.jobs import TRANSITIONS, Job, JobEvent, JobState, QueueReason, Result
 
 
-def retry(session: Session, now: datetime, job_id: int) -> JobState:
+def retry(session: Session, now: datetime, job_id: int, by: str) -> JobState:
     """Start a job again where its work stopped; what no operator has released is held again."""
     job = get(session, job_id)
     if job.state not in {JobState.FAILED, JobState.REJECTED, JobState.CANCELLED}:
@@ -18,10 +18,11 @@ def retry(session: Session, now: datetime, job_id: int) -> JobState:
     unsent = delivering.ask_again(session, now, job_id) if _has_results(session, job_id) else []
     doubt = _unresolved_doubt(session, job_id) if unsent else None
     if doubt:
+        remark(session, now, job_id, f"retried by {by}")
         target, code, detail = JobState.HELD, QueueReason.DOUBTFUL, doubt
     else:
         target, code = JobState.SEGMENTED if unsent else JobState.QUEUED, None
-        detail = f"retried by an operator: {', '.join(unsent) or 'segmentation'}"
+        detail = f"retried by {by}: {', '.join(unsent) or 'segmentation'}"
     _move(session, now, job, target, detail, code, attempts=0)
     return target
 

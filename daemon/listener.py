@@ -348,7 +348,7 @@ class Listener:
 
     def _on_n_event_report(self, event: evt.Event) -> tuple[int, None]:
         """A destination says what it has committed, on an association of its own."""
-        return self._reports.take(event), None
+        return self._reports.take(event.event_type, lambda: event.event_information), None
 
     def _on_released(self, event: evt.Event) -> None:
         self._end(event.assoc, "association_released")

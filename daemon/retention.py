@@ -64,19 +64,21 @@ def erase(queue: JobQueue, spool: Spool, now: datetime, job_id: int, detail: str
 def _make_room(queue: JobQueue, spool: Spool, now: datetime) -> int:
     purged = 0
     for job in queue.purgeable(now, {JobState.DELIVERED}):
-        purged += _purge(queue, spool, job)
+        purged += _purge(queue, spool, job, "files removed to make room")
         if spool.has_room():
             return purged
     _log.warning("below_watermark", free_bytes=spool.free_bytes(), purged=purged)
     return purged
 
 
-def _purge(queue: JobQueue, spool: Spool, job: Job) -> bool:
+def _purge(
+    queue: JobQueue, spool: Spool, job: Job, detail: str = "files removed at the end of retention"
+) -> bool:
     """Files first, row second: a crash between the two leaves a job that is purged again."""
     # An operator may have retried it while others were being purged.
     if queue.job(job.id).state_since != job.state_since:
         return False
     spool.purge(job.id)
-    queue.purged(job.id)
+    queue.purged(job.id, detail)
     _log.info("job_purged", job=job.id, series=job.series_instance_uid, was=str(job.state))
     return True

@@ -10,10 +10,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom m
     StudyRootQueryRetrieveInformationModelFind,
 )
 
-from daemon.association import NotDone, Timeouts, associated, peer_node
 from daemon.config import Config, Peer
 from daemon.evidence import Evidence
 from daemon.jobs import Job
+from daemon.outgoing_association import NotDone, Timeouts, associated, peer_node
 from daemon.transfer_syntaxes import UNCOMPRESSED
 
 QUERY_TIMEOUTS = Timeouts(connection=5, association=10, response=20, stall=20)

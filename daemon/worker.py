@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import structlog
 
-from daemon.association import Timeouts
 from daemon.clock_watch import ClockWatch
 from daemon.commitment_reporter import CommitmentReporter
 from daemon.config import Config
@@ -19,6 +18,7 @@ from daemon.courier import Courier
 from daemon.errors import StaleJob, StorageFull
 from daemon.job_queue import JobQueue
 from daemon.job_runner import LEASE_SECONDS, JobRunner
+from daemon.outgoing_association import Timeouts
 from daemon.retention import forget_old, purge_old
 from daemon.segmentation import SegmentsVolumes
 from daemon.spool import Spool

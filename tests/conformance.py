@@ -19,7 +19,6 @@ from pydantic import BaseModel
 from pydicom.uid import UID
 
 from daemon import tls
-from daemon.association import OutcomeKind, Timeouts
 from daemon.commitment import FailureReason
 from daemon.commitment_reports import ReportStatus
 from daemon.config import Config
@@ -27,6 +26,7 @@ from daemon.delivery import ECHO_TIMEOUTS
 from daemon.delivery_words import PeerStatus, is_stored, status_words
 from daemon.dicom_port import NetworkLimits
 from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Rejection, StorageStatus
+from daemon.outgoing_association import OutcomeKind, Timeouts
 from daemon.series_query import QUERY_TIMEOUTS
 from model.structures import STRUCTURES
 from tests.conformance_network import Contexts, accepted, proposed

@@ -22,12 +22,12 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from daemon.association import Timeouts
 from daemon.commitment import Reference
 from daemon.commitment_request import request_commitment
 from daemon.config import Config, Destination
 from daemon.delivery import echo, send
 from daemon.jobs import Job
+from daemon.outgoing_association import Timeouts
 from daemon.series_query import SeriesQuery
 from tests.nodes import a_config, receiving_node
 

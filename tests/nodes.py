@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from daemon.association import Timeouts
 from daemon.commitment_reports import CommitmentReports
 from daemon.commitments import Commitments
 from daemon.completeness import Completeness
@@ -17,6 +16,7 @@ from daemon.dicom_port import NetworkLimits
 from daemon.evidence import EvidenceGatherer
 from daemon.job_queue import JobQueue, open_queue
 from daemon.listener import Listener
+from daemon.outgoing_association import Timeouts
 from daemon.reception import Reception
 from daemon.series_query import SeriesQuery
 from daemon.spool import Spool

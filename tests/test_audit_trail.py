@@ -9,7 +9,7 @@ import pytest
 
 from daemon.audit_trail import write_csv, write_json
 from tests.command import Oarlock, write_config
-from tests.job_rows import NOON, Clock, delivered, queue_in, received
+from tests.job_rows import NOON, Clock, delivered, fail_next, held, queue_in, received, segmented, send_next
 
 
 @pytest.fixture
@@ -47,6 +47,28 @@ def test_json_has_the_same_rows(queue, clock):
     write_json(queue.audit_trail(NOON, end), file)
 
     assert [row["to_state"] for row in json.loads(file.getvalue())][-1] == "delivered"
+
+
+def test_the_trail_tells_when_each_destination_had_it_and_who_decided_what(queue, clock):
+    job = segmented(queue, "TPS", "PACS")
+    send_next(queue)
+    clock.forward(minutes=1)
+    fail_next(queue)
+    queue.retry(job, "a physicist")
+    clock.forward(minutes=1)
+    delivery, _ = queue.claim_delivery("worker-1", 60)
+    queue.delivery_sent(delivery.id, 0xB000, "warning 0xB000: stored, with some elements changed")
+    queue.release(other := held(queue, "1.9"), "released by a physicist: looked at every slice")
+    trail = [(row.at - NOON, row.detail) for row in queue.audit_trail(NOON, clock.forward(days=1))]
+
+    told = [(at.total_seconds() / 60, detail) for at, detail in trail]
+    assert (0, "TPS: stored") in told
+    assert (1, "PACS: connection refused; given up") in told
+    assert (1, "retried by a physicist: PACS") in told
+    assert (2, "PACS: warning 0xB000: stored, with some elements changed") in told
+    assert (2, "stored by TPS, PACS") in told
+    assert (2, "released by a physicist: looked at every slice") in told
+    assert other != job
 
 
 def test_nothing_happened_is_an_empty_list(queue):

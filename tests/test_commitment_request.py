@@ -1,5 +1,7 @@
 """Delivered means committed where that is configured: destinations that answer here, elsewhere, badly or never."""
 
+import io
+import sqlite3
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -9,11 +11,14 @@ from pynetdicom.sop_class import (
     CTImageStorage,
     StorageCommitmentPushModel,
 )
+from rich.console import Console
 
-from daemon.association import Timeouts
+from daemon import tables
 from daemon.commitment import FailureReason
 from daemon.courier import LEASE_SECONDS
+from daemon.job_report import read_report
 from daemon.jobs import DeliveryState, JobState
+from daemon.outgoing_association import Timeouts
 from tests.committing import Archive, call_back, calling
 from tests.conditions import LIMIT_SECONDS, wait_until
 from tests.nodes import receiving_node
@@ -70,6 +75,18 @@ def patiently(workplace):
         pass
 
 
+def shown(workplace, job):
+    """What the view of all that waits and `oarlock show` say, where they agree."""
+    with sqlite3.connect(workplace.root / "oarlock.db") as table:
+        ((waits_for,),) = table.execute("SELECT waits_for FROM v_waiting").fetchall()
+    table.close()
+    page = Console(width=200, record=True, file=io.StringIO())
+    page.print(tables.job_page(read_report(workplace.queue, job)))
+    _, _, detail = waits_for.partition(": ")
+    assert detail in page.export_text()
+    return waits_for
+
+
 def told(workplace, job):
     return [event.detail for event in workplace.queue.events(job)]
 
@@ -98,6 +115,7 @@ def test_stored_is_not_delivered_until_the_destination_calls_and_says_so(workpla
         row = workplace.delivery(job, "tps")
         assert (len(tps.received), row.state, row.last_status) == (1, DeliveryState.PENDING, 0x0000)
         assert row.detail == "stored; waits for storage commitment"
+        assert "stored; waits for storage commitment" in shown(workplace, job)
         assert workplace.job(job).state is JobState.SEGMENTED
         assert workplace.deliver_all_due() == 0
 

@@ -10,9 +10,9 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from daemon.association import OutcomeKind, Timeouts
 from daemon.config import Destination
 from daemon.delivery import echo, send
+from daemon.outgoing_association import OutcomeKind, Timeouts
 from daemon.result_header import encode
 from daemon.structure_set import build_structure_set
 from tests.peers import ReceivingPeer, free_port, orthanc, silent_port, storescp

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from daemon.association import OutcomeKind
 from daemon.config import Destination
 from daemon.delivery import send
 from daemon.jobs import DeliveryState, JobState
+from daemon.outgoing_association import OutcomeKind
 from tests.conditions import wait_until
 from tests.peers import ReceivingPeer
 from tests.raw_receivers import (

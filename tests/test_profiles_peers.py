@@ -11,10 +11,10 @@ import pytest
 import SimpleITK
 from pydicom import dcmread
 
-from daemon.association import OutcomeKind
 from daemon.config import Destination
 from daemon.delivery import send
 from daemon.destination_profile import PROFILES, HoleStyle, Profile
+from daemon.outgoing_association import OutcomeKind
 from daemon.result_header import encode
 from daemon.structure_set import build_structure_set
 from daemon.structure_set_check import check_structure_set

@@ -68,7 +68,7 @@ def test_an_unfinished_job_is_never_purged(queue, spool, clock, make):
 
     assert purge_old(queue, spool, clock.forward(days=365), 30) == 0
     with pytest.raises(IllegalTransition):
-        queue.purged(job)
+        queue.purged(job, "files removed at the end of retention")
 
 
 def test_the_row_of_a_purged_job_stays_without_the_name_and_with_its_history_and_reason(queue, spool, clock):
@@ -172,6 +172,7 @@ def test_below_the_watermark_the_oldest_go_and_no_more_than_needed(queue, tmp_pa
 
     assert purge_old(queue, spool, clock.now, 30) == 3
     assert [queue.job(job).state for job in jobs] == [JobState.PURGED] * 3 + [JobState.DELIVERED]
+    assert queue.events(jobs[0])[-1].detail == "files removed to make room"
 
 
 @pytest.mark.parametrize("make", [received, queued, claimed, segmented, held, rejected, failed, cancelled])

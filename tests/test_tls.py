@@ -5,10 +5,10 @@ import socket
 
 import pytest
 
-from daemon.association import OutcomeKind
 from daemon.config import Destination, Tls
 from daemon.delivery import echo
 from daemon.errors import CannotStart
+from daemon.outgoing_association import OutcomeKind
 from daemon.tls import server_context
 from tests.certificates import Authority
 from tests.nodes import receiving_node

@@ -6,8 +6,8 @@ from threading import Event, Thread
 import pytest
 from pydicom import dcmread
 
-from daemon.association import Timeouts
 from daemon.jobs import DeliveryState, JobState
+from daemon.outgoing_association import Timeouts
 from daemon.worker import STALLED_SECONDS, Worker
 from tests.peers import ReceivingPeer, free_port, wait_until
 from tests.stub_segmenter import StubSegmenter

@@ -8,12 +8,12 @@ from typing import Any
 
 from pydicom import dcmread
 
-from daemon.association import Timeouts
 from daemon.config import Config
 from daemon.courier import Courier
 from daemon.job_queue import IncomingInstance, JobQueue
 from daemon.job_runner import JobRunner
 from daemon.jobs import Delivery, Job
+from daemon.outgoing_association import Timeouts
 from daemon.segmentation import SegmentsVolumes
 from daemon.spool import Spool
 from tests.job_rows import Clock, queue_in
