@@ -1,7 +1,7 @@
 """Takes the next queued job from its images to a stored structure set, and ends it with the true reason."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
@@ -9,7 +9,7 @@ from threading import Event
 import structlog
 
 from daemon.config import Config, Route
-from daemon.errors import OutputRejected, StaleJob
+from daemon.errors import OutputRejected, StaleJob, StorageFull
 from daemon.failure_words import call_path, describe, is_cuda_fault, without_patient
 from daemon.job_queue import FindingResult, JobQueue, SegmentedResult, StoredObject, StructureResult
 from daemon.jobs import Job, JobState
@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 LEASE_SECONDS = 60.0
 """How long after a crash another worker may take the job."""
+STORAGE_SECONDS = 60.0
+"""How long a job waits that found the disk full."""
 RENEW_SECONDS = 2.0
 """Also how often people see the progress move."""
 
@@ -144,6 +146,8 @@ class JobRunner:
             log.critical("job_failed", code=RunnerReason.OUTPUT_REJECTED, findings=len(refusal.findings))
         except StaleJob:
             raise
+        except StorageFull as error:
+            self._postpone(job, error)
         except Exception as error:  # noqa: BLE001 -- here a job ends, and the next one must go on
             self._requeue(job, error)
         else:
@@ -221,6 +225,12 @@ class JobRunner:
     def _give_back(self, job: Job) -> None:
         self._queue.give_back(job.id, self._owner, "given back: the worker stops")
         log.warning("job_given_back", stage=self._stage)
+
+    def _postpone(self, job: Job, error: StorageFull) -> None:
+        """Let a job wait for storage: that is no fault of its own, and uses up none of its attempts."""
+        again = self._clock() + timedelta(seconds=STORAGE_SECONDS)
+        self._queue.give_back(job.id, self._owner, f"waits for storage: {error}", again)
+        log.warning("job_waits_for_storage", stage=self._stage, reason=str(error))
 
 
 def _result(done: ContouredSeries, route: Route) -> SegmentedResult:

@@ -7,7 +7,7 @@ import pytest
 from pydicom import dcmread
 
 from daemon.errors import OutputRejected, StorageFull
-from daemon.job_runner import DeviceBroken
+from daemon.job_runner import STORAGE_SECONDS, DeviceBroken
 from daemon.jobs import JobState
 from daemon.segmentation import STAGES
 from tests.phantom import make_grid, write_series
@@ -110,7 +110,6 @@ def test_structure_set_that_fails_its_check_is_never_sent(workplace, monkeypatch
     [
         OSError(5, "Input/output error"),
         MemoryError("could not allocate"),
-        StorageFull("cannot write: No space left on device"),
         KeyError("surprise"),
     ],
 )
@@ -128,6 +127,26 @@ def test_passing_failure_is_tried_again_with_growing_waits_and_fails_in_the_end(
     assert (row.state, row.reason_code, row.attempts) == (JobState.FAILED, "attempts-used-up", 3)
     assert type(error).__name__ in str(row.reason)
     assert "stub_segmenter" in str(row.reason) or "test_job_runner" in str(row.reason)
+
+
+def test_a_disk_that_stays_full_uses_up_no_attempt_and_the_job_goes_on_when_there_is_room(workplace):
+    troubles = [StorageFull("cannot write: No space left on device")] * 10
+
+    def full(_volume):
+        if troubles:
+            raise troubles.pop()
+
+    job = workplace.queue_phantom()
+    runner = workplace.runner(StubSegmenter(before=full))
+    while runner.run_next():
+        row = workplace.job(job)
+        if row.state is JobState.QUEUED:
+            assert "waits for storage: cannot write" in str(row.reason)
+            assert row.not_before - workplace.clock.now == timedelta(seconds=STORAGE_SECONDS)
+            workplace.clock.now = row.not_before
+
+    assert troubles == []
+    assert (workplace.job(job).state, workplace.job(job).attempts) == (JobState.SEGMENTED, 1)
 
 
 def test_reason_of_an_unexpected_error_names_no_patient(workplace):
