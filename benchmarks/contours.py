@@ -34,7 +34,7 @@ from tests.anatomy import average_anatomy
 from tests.phantom import write_ct
 
 SLICES, QUICK_SLICES = 200, 16
-ROUNDS = 5
+ROUNDS = 3
 PEER = Path(__file__).with_name("rt_utils_peer.py")
 OURS, PEERS = "oarlock", ("rt-utils", "platipy", "plastimatch")
 TRACING, WHOLE = "masks in memory to the bytes of the file", "series on disk and masks to file on disk"
