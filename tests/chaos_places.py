@@ -26,6 +26,8 @@ def places_hit(root: Path, victims: tuple[str, ...]) -> list[str]:
 
 def _of_listener(root: Path, table: sqlite3.Connection) -> Iterator[str]:
     """Only jobs that still receive can have been written to."""
+    if any(root.glob("arriving/*.part")):
+        yield RECEIVING
     for (job,) in table.execute("SELECT id FROM jobs WHERE state = 'receiving'").fetchall():
         uids = table.execute("SELECT sop_instance_uid FROM instances WHERE job_id = ?", (job,))
         known = {f"{hashlib.sha256(uid.encode()).hexdigest()[:32]}.dcm" for (uid,) in uids}
