@@ -6,11 +6,8 @@ from datetime import datetime, timedelta
 
 import structlog
 from pydicom import Dataset
-from pynetdicom.association import Association
 
 from daemon.commitment import (
-    STORAGE_COMMITMENT,
-    WELL_KNOWN_INSTANCE,
     Reference,
     as_text,
     examine,
@@ -59,17 +56,18 @@ class Commitments:
         log.info("commitment_requested", calling=titles[0], instances=len(references))
         return PendingCommitment(number, transaction, tuple(references))
 
-    def answer(self, pending: PendingCommitment, association: Association) -> None:
-        """Send the answer on the association of the request; an association that ended leaves it unanswered."""
+    def answer(self, pending: PendingCommitment, send: Callable[[Dataset, int], int | None]) -> None:
+        """Send the answer on the association of the request; an association that ended leaves it unanswered.
+
+        Parameters
+        ----------
+        send
+            Sends an N-EVENT-REPORT of an event type and returns the peer's status, None where there was none.
+        """
         try:
             verdict = examine(self._queue, self._spool, pending.references)
-            status, _ = association.send_n_event_report(
-                report(pending.transaction_uid, verdict),
-                verdict.event_type,
-                STORAGE_COMMITMENT,
-                WELL_KNOWN_INSTANCE,
-            )
-            if status.get("Status") == 0x0000:
+            status = send(report(pending.transaction_uid, verdict), verdict.event_type)
+            if status == 0x0000:
                 self._queue.commitment_answered(pending.number, "answered on the association of the request")
                 log.info("commitment_reported", committed=len(verdict.committed), failed=len(verdict.failed))
         except Exception as error:  # noqa: BLE001 -- whatever it is, the worker answers later

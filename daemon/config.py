@@ -65,6 +65,7 @@ class Storage(_Section):
 
     root: Path
     min_free_bytes: int = Field(5_000_000_000, ge=0)
+    max_image_bytes: int = Field(134_217_728, ge=1_048_576)
 
     _absolute = field_validator("root")(_anchored)
 

@@ -3,21 +3,30 @@
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import tag_for_keyword
-from pydicom.filereader import data_element_generator
 from pydicom.uid import UID
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
+
+from daemon.element_walk import UNDEFINED_LENGTH, Buffer, WalkError, walk
 
 MAX_INFLATED_BYTES = 128 * 2**20
 """More than any CT slice; a small data set must not inflate without bound."""
 
-_UNDEFINED_LENGTH = 0xFFFFFFFF
+MAX_HEADER_BYTES = 4 * 2**20
+"""Of a deflated data set so much is kept in memory; Pixel Data must begin within it."""
+
+_DEFLATED_AT_ONCE, _INFLATED_AT_ONCE = 2**16, 2**18
+_LONGEST_VALUE = 65534
+"""No value of a VR that we read may be longer where its VR is explicit (PS3.5 section 7.1.2)."""
+
+_NO_PIXELS = "there is no Pixel Data (7FE0,0010)"
+_LATE_PIXELS = f"Pixel Data (7FE0,0010) does not begin within {MAX_HEADER_BYTES // 2**20} MB"
 _PIXEL_DATA = 0x7FE00010
 _CODES = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "StudyDate")
 _TEXTS = ("PatientID", "PatientName", "AccessionNumber", "StudyDescription", "SeriesDescription")
+_WANTED = {tag_for_keyword(keyword): keyword for keyword in ("SpecificCharacterSet", *_CODES, *_TEXTS)}
 
 
 class HeaderUnreadable(Exception):  # noqa: N818 -- said as a sentence where it is raised
@@ -41,7 +50,7 @@ class InstanceHeader:
     series_description: str
 
 
-def read_header(dataset_bytes: bytes, transfer_syntax_uid: str) -> InstanceHeader:
+def read_header(dataset: Buffer, transfer_syntax_uid: str) -> InstanceHeader:
     """Read an encoded data set (PS3.5 section 7) without its pixel data.
 
     Raises
@@ -50,14 +59,18 @@ def read_header(dataset_bytes: bytes, transfer_syntax_uid: str) -> InstanceHeade
         It cannot be read in this transfer syntax, or its Pixel Data is missing or ends early.
     """
     syntax = UID(transfer_syntax_uid)
+    readable: Buffer = b""
+    total = 0
     try:
-        readable = _inflated(dataset_bytes) if syntax.is_deflated else dataset_bytes
-        values, pixel_problem = _values(readable, syntax)
+        readable, total = _inflated(dataset) if syntax.is_deflated else (dataset, len(dataset))
+        values, pixel_problem = _values(readable, total, implicit=syntax.is_implicit_VR)
         encodings = convert_encodings(_plain(values.get("SpecificCharacterSet", b"")).split("\\"))
         codes = {keyword: _plain(values.get(keyword, b"")) for keyword in _CODES}
         texts = {keyword: _text(values.get(keyword, b""), keyword, encodings) for keyword in _TEXTS}
     except HeaderUnreadable:
         raise
+    except WalkError as error:
+        raise HeaderUnreadable(str(error) if len(readable) == total else _LATE_PIXELS) from error
     except Exception as error:
         raise HeaderUnreadable("the data set cannot be read in its transfer syntax") from error
     if pixel_problem:
@@ -77,51 +90,47 @@ def read_header(dataset_bytes: bytes, transfer_syntax_uid: str) -> InstanceHeade
     )
 
 
-def _values(readable: bytes, syntax: UID) -> tuple[Mapping[str, bytes], str]:
+def _values(readable: Buffer, total: int, *, implicit: bool) -> tuple[Mapping[str, bytes], str]:
     """Return the raw values by keyword, and what is wrong with the Pixel Data (empty: nothing).
 
-    `dcmread` is not used because it guesses where a stream contradicts its transfer syntax, and what it
-    remarks quotes values.
+    pydicom's readers are not used because they guess where a stream contradicts its transfer syntax, quote values
+    in what they remark, and take three times as long.
     """
-    stream = BytesIO(readable)
-    pixels: list[tuple[int, int]] = []
-
-    def is_pixel_data(tag: int, _vr: str | None, length: int) -> bool:
-        if tag == _PIXEL_DATA:
-            pixels.append((stream.tell(), length))
-        return tag >= _PIXEL_DATA
-
-    wanted = {tag_for_keyword(keyword): keyword for keyword in ("SpecificCharacterSet", *_CODES, *_TEXTS)}
-    elements = data_element_generator(
-        stream,
-        syntax.is_implicit_VR,
-        syntax.is_little_endian,
-        stop_when=is_pixel_data,
-        specific_tags=[tag for tag in wanted if tag is not None],
-    )
-    values = {wanted[int(element.tag)]: element.value for element in elements if int(element.tag) in wanted}
-    return {keyword: value or b"" for keyword, value in values.items()}, _pixel_problem(pixels, len(readable))
+    values: dict[str, bytes] = {}
+    for tag, start, length in walk(readable, implicit=implicit):
+        if tag >= _PIXEL_DATA:
+            return values, _pixel_problem(length, total - start) if tag == _PIXEL_DATA else _NO_PIXELS
+        keyword = _WANTED.get(tag)
+        if keyword is None:
+            continue
+        if length > _LONGEST_VALUE:
+            raise HeaderUnreadable(f"{keyword} has {length} bytes; {_LONGEST_VALUE} are read")
+        values[keyword] = bytes(readable[start : start + length])
+    return values, _NO_PIXELS if len(readable) == total else _LATE_PIXELS
 
 
-def _pixel_problem(pixels: list[tuple[int, int]], total: int) -> str:
-    if not pixels:
-        return "there is no Pixel Data (7FE0,0010)"
-    start, length = pixels[0]
-    there = total - start
+def _pixel_problem(length: int, there: int) -> str:
     if length == 0 or there == 0:
         return "Pixel Data (7FE0,0010) is empty"
-    if length != _UNDEFINED_LENGTH and there < length:
+    if length != UNDEFINED_LENGTH and there < length:
         return f"Pixel Data ends after {there} of {length} bytes"
     return ""
 
 
-def _inflated(dataset_bytes: bytes) -> bytes:
-    """Undo Deflated Explicit VR Little Endian (PS3.5 section A.5), within bounds."""
+def _inflated(dataset: Buffer) -> tuple[bytes, int]:
+    """Undo Deflated Explicit VR Little Endian (PS3.5 section A.5); its first part, and how long the whole is."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    readable = inflater.decompress(dataset_bytes, MAX_INFLATED_BYTES)
-    if inflater.unconsumed_tail:
-        raise HeaderUnreadable(f"inflates to more than {MAX_INFLATED_BYTES // 2**20} MB")
-    return readable
+    head, total = bytearray(), 0
+    for start in range(0, len(dataset), _DEFLATED_AT_ONCE):
+        pending = bytes(dataset[start : start + _DEFLATED_AT_ONCE])
+        while pending and not inflater.eof:
+            inflated = inflater.decompress(pending, _INFLATED_AT_ONCE)
+            pending = inflater.unconsumed_tail
+            total += len(inflated)
+            head += inflated[: MAX_HEADER_BYTES - len(head)]
+            if total > MAX_INFLATED_BYTES:
+                raise HeaderUnreadable(f"inflates to more than {MAX_INFLATED_BYTES // 2**20} MB")
+    return bytes(head), total
 
 
 def _plain(value: bytes) -> str:

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from sqlalchemy import Engine, Select, select
 
+from daemon import job_queue_arrivals as arrivals
 from daemon import job_queue_clock as times
 from daemon import job_queue_commitments as commitments
 from daemon import job_queue_committing as committing
@@ -31,6 +32,7 @@ from daemon.job_queue_values import (
     FindingResult,
     IncomingInstance,
     KnownInstance,
+    Place,
     RecoveredJob,
     SegmentedResult,
     StoredObject,
@@ -61,6 +63,7 @@ __all__ = [
     "IncomingInstance",
     "JobQueue",
     "KnownInstance",
+    "Place",
     "RecoveredJob",
     "SegmentedResult",
     "StoredObject",
@@ -107,9 +110,11 @@ class JobQueue:
         self._new_uid = new_uid
         transactions = Transactions(engine)
         self._reading, self._writing = transactions.reading, transactions.writing
+        self._shared = transactions.shared
 
     def close(self) -> None:
         """Close every connection that is not in use."""
+        self._shared.close()
         self._engine.dispose()
 
     # Reception
@@ -123,8 +128,13 @@ class JobQueue:
         end as two halves.
         A cancelled or purged job does not count either: what is sent again then is wanted again.
         """
-        with self._reading() as session:
-            return series.find_known(session, series_uid, sop_uid, calling_ae_title, called_ae_title)
+        return self.place(series_uid, sop_uid, calling_ae_title, called_ae_title).known
+
+    def place(self, series_uid: str, sop_uid: str, calling_ae_title: str, called_ae_title: str) -> Place:
+        """Find what `find_known` finds, and the job that receives the series at this moment."""
+        return self._shared.read(
+            lambda database: arrivals.place(database, series_uid, sop_uid, calling_ae_title, called_ae_title)
+        )
 
     def job_for_instance(self, incoming: IncomingInstance) -> int:
         """Find or open the receiving job of an image's series, sender and called AE title.
@@ -150,8 +160,9 @@ class JobQueue:
         Returns False where the job stopped receiving meanwhile: ask `job_for_instance` again.
         The same image twice counts once.
         """
-        with self._writing() as session:
-            return series.add_instance(session, self._clock(), job_id, incoming)
+        return self._shared.write(
+            lambda database: arrivals.add_instance(database, self._clock(), job_id, incoming)
+        )
 
     def set_aside(self, job_id: int, incoming: IncomingInstance, file_name: str) -> None:
         """Write down an image refused because the job holds other bytes under its UID; once per content."""

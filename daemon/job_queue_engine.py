@@ -13,6 +13,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from daemon.errors import CannotStart, StorageFull
+from daemon.job_queue_shared import SharedCommits
 
 BUSY_SECONDS = 60
 """How long a connection waits for another process's write; each lasts milliseconds."""
@@ -126,6 +127,7 @@ class Transactions:
             engine.execution_options(**{_BEGIN: "IMMEDIATE"}), expire_on_commit=False, autoflush=True
         )
         self._turn = threading.Lock()
+        self.shared = SharedCommits(engine, self._turn, BUSY_SECONDS)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

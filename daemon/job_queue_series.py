@@ -1,13 +1,13 @@
-"""Images of a series in the job table: known, arriving, set aside, and which of them each revision needs."""
+"""Images of a series in the job table: their jobs, set aside, and which of them each revision needs."""
 
 from collections.abc import Callable, Collection
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from daemon.job_queue_state import get, move, open_job, remark
-from daemon.job_queue_values import IncomingInstance, KnownInstance
+from daemon.job_queue_values import IncomingInstance
 from daemon.jobs import Instance, Job, JobState, SetAside
 
 _WITHOUT_IMAGES = (JobState.CANCELLED, JobState.PURGED)
@@ -15,24 +15,6 @@ _WITHOUT_IMAGES = (JobState.CANCELLED, JobState.PURGED)
 
 TAKES_IMAGES = or_(Job.state == JobState.RECEIVING, Job.discarding)
 """Of a job that is discarded while its images arrive, the rest must not become a series of its own."""
-
-
-def find_known(
-    session: Session, series_uid: str, sop_uid: str, calling: str, called: str
-) -> KnownInstance | None:
-    """Find the newest revision of a sender's series that already holds an image."""
-    found = session.execute(
-        select(Instance.job_id, Instance.sha256)
-        .join(Job)
-        .where(
-            _same_series(series_uid, calling, called),
-            Job.state.not_in(_WITHOUT_IMAGES),
-            Instance.sop_instance_uid == sop_uid,
-        )
-        .order_by(Job.revision.desc())
-        .limit(1)
-    ).one_or_none()
-    return KnownInstance(*found) if found else None
 
 
 def in_state(session: Session, incoming: IncomingInstance, state: JobState) -> int | None:
@@ -87,37 +69,6 @@ def open_revision(
         result_series_instance_uid=new_uid(),
     )
     return open_job(session, job, f"first image of revision {last + 1} from {incoming.calling_ae_title}")
-
-
-def add_instance(session: Session, now: datetime, job_id: int, incoming: IncomingInstance) -> bool:
-    """Count an image that is on disk; False where the job no longer receives."""
-    same = (Instance.job_id == job_id, Instance.sop_instance_uid == incoming.sop_instance_uid)
-    if session.scalar(select(Instance.sha256).where(*same)) == incoming.sha256:
-        return True
-    counted = session.scalars(
-        update(Job)
-        .where(Job.id == job_id, TAKES_IMAGES)
-        .values(
-            instance_count=Job.instance_count + 1,
-            byte_count=Job.byte_count + incoming.byte_count,
-            last_instance_at=now,
-        )
-        .returning(Job.id),
-        execution_options={"synchronize_session": False},
-    ).all()
-    if not counted:
-        return False
-    session.add(
-        Instance(
-            job_id=job_id,
-            sop_instance_uid=incoming.sop_instance_uid,
-            sha256=incoming.sha256,
-            byte_count=incoming.byte_count,
-            transfer_syntax_uid=incoming.transfer_syntax_uid,
-            received_at=now,
-        )
-    )
-    return True
 
 
 def set_aside(

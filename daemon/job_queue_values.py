@@ -33,6 +33,14 @@ class KnownInstance:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where an image belongs: where it already is, and the job that receives its series."""
+
+    known: KnownInstance | None
+    receiving: int | None
+
+
+@dataclass(frozen=True)
 class StructureResult:
     """One organ of a structure set; all counts are 0 where it was not found."""
 

@@ -1,78 +1,66 @@
-"""The DICOM port: Verification and Storage SCP for CT images; turns network events into calls."""
+"""The DICOM port: Verification and Storage SCP for CT images; who may talk, and how every association ended."""
 
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from io import BytesIO
 from ssl import SSLContext
-from threading import Lock, Thread
-from typing import cast
+from threading import Lock
 
 import structlog
-from pydicom.dataset import Dataset
 from pydicom.uid import UID, CTImageStorage
-from pynetdicom import AE, _config, evt
-from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.presentation import PresentationContext
 
 from daemon.admission import AssociationRequest, may_send, overload, stranger
+from daemon.association import VERIFICATION, Association
 from daemon.commitment import STORAGE_COMMITMENT
 from daemon.commitment_reports import CommitmentReports
 from daemon.commitments import Commitments
 from daemon.completeness import Completeness
 from daemon.config import Config
-from daemon.dicom_port import DicomPort, NetworkLimits
-from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Rejection, StorageStatus
-from daemon.errors import CannotStart, StorageFull
-from daemon.reception import Reception, StoreAnswer, StoreRequest
+from daemon.dicom_port import Connection, DicomPort, NetworkLimits
+from daemon.dimse import Rejection
+from daemon.errors import CannotStart
+from daemon.negotiation import (
+    MAX_REQUEST_BYTES,
+    Acceptance,
+    Proposal,
+    accept,
+    read_proposal,
+    reject,
+    supported,
+)
+from daemon.pdata import (
+    RELEASE_RESPONSE,
+    AbortReason,
+    AssociationEnd,
+    ProtocolViolation,
+    Released,
+    Silent,
+    Vanished,
+    Wire,
+)
+from daemon.reception import Reception
 from daemon.tls import fingerprint, server_context
 from daemon.transfer_syntaxes import UNCOMPRESSED, decodable_transfer_syntaxes
 
 log = structlog.get_logger()
 
-_VERIFICATION = UID("1.2.840.10008.1.1")
+_VERSION_NOT_SUPPORTED = (1, 2, 2)
 
-# PS3.7 annex C.5
-_PROCESSING_FAILURE = 0x0110
-_NO_SUCH_ACTION = 0x0123
+_USER, _PROVIDER = 0, 2
+"""Sources of an A-ABORT (PS3.8 table 9-26)."""
 
 _JOIN_SECONDS = 5.0
 """What the threads of an aborted association get to end."""
 
 
-@dataclass
-class _Conversation:
-    """What we know of one association."""
-
-    number: int
-    calling: str
-    called: str
-    address: str
-    since: float = field(default_factory=time.monotonic)
-    stored: int = 0
-    refused: int = 0
-    byte_count: int = 0
-
-    def count(self, answer: StoreAnswer, byte_count: int) -> None:
-        """Count one answered C-STORE request."""
-        self.byte_count += byte_count
-        if answer.status is StorageStatus.SUCCESS:
-            self.stored += 1
-        else:
-            self.refused += 1
-
-    def summary(self) -> dict[str, object]:
-        """Return what its last log line says."""
-        return {
-            "association": self.number,
-            "calling": self.calling,
-            "stored": self.stored,
-            "refused": self.refused,
-            "byte_count": self.byte_count,
-            "seconds": round(time.monotonic() - self.since, 3),
-        }
+def presentation_contexts() -> dict[UID, list[UID]]:
+    """What is accepted: abstract syntaxes, each with its transfer syntaxes in the order of our preference."""
+    return {
+        VERIFICATION: list(UNCOMPRESSED[:2]),
+        STORAGE_COMMITMENT: list(UNCOMPRESSED[:2]),
+        CTImageStorage: decodable_transfer_syntaxes(),
+    }
 
 
 class Listener:
@@ -101,7 +89,8 @@ class Listener:
         self._limits = limits or NetworkLimits()
         self._numbers = itertools.count(1)
         self._lock = Lock()
-        self._open: dict[Association, _Conversation] = {}
+        self._open: dict[Association, Connection] = {}
+        self._supported: list[PresentationContext] = supported(presentation_contexts())
         self._stopping = False
         self._ports: list[DicomPort] = []
 
@@ -123,7 +112,6 @@ class Listener:
     def start(self) -> None:
         """Bind the ports and accept associations; raises CannotStart where one is taken."""
         tls = self._config.tls
-        _silence_pynetdicom()
         wanted: list[tuple[int, SSLContext | None]] = []
         if not (tls and tls.only):
             wanted.append((self._config.node.port, None))
@@ -133,22 +121,17 @@ class Listener:
             self._ports = [self._bind(port, context) for port, context in wanted]
         except CannotStart:
             for bound in self._ports:
-                bound.server_close()
+                bound.close()
             raise
         for bound in self._ports:
             bound.open()
 
     def _bind(self, port: int, context: SSLContext | None) -> DicomPort:
         node = self._config.node
+        # Associations are counted at the door; this counts connections, also those that never speak.
+        most = node.max_associations + self._limits.spare_connections
         try:
-            bound = DicomPort(
-                self._application_entity(),
-                (node.host, port),
-                self._limits,
-                self._handlers(),
-                self._lost,
-                context,
-            )
+            bound = DicomPort((node.host, port), self._limits, most, self._serve, context)
         except OSError as error:
             raise CannotStart(f"port {port} on {node.host} cannot be bound: {error.strerror}") from error
         log.info(
@@ -175,21 +158,23 @@ class Listener:
         self._stopping = True
         for bound in self._bound:
             bound.close()
-            for association in bound.connections:
-                if association.requestor.primitive is None:
-                    bound.hang_up(association)
+        for connection in self._connections() - set(self._open.values()):
+            connection.hang_up()
         self._wait_for(lambda: not self._open, self._limits.drain_seconds)
-        for association, conversation in list(self._open.items()):
-            log.warning("association_cut_off", association=conversation.number, calling=conversation.calling)
-            association.abort(block=False)
+        for association, connection in list(self._open.items()):
+            log.warning("association_cut_off", association=association.number, calling=association.calling)
+            association.abort()
+            connection.hang_up()
         if not self._wait_for(self._is_deserted, _JOIN_SECONDS):
-            for bound in self._bound:
-                for association in bound.connections:
-                    bound.hang_up(association)
+            for connection in self._connections():
+                connection.hang_up()
             self._wait_for(self._is_deserted, _JOIN_SECONDS)
 
+    def _connections(self) -> set[Connection]:
+        return {connection for bound in self._bound for connection in bound.connections}
+
     def _is_deserted(self) -> bool:
-        return not any(bound.connections for bound in self._bound)
+        return not self._connections()
 
     @property
     def _bound(self) -> list[DicomPort]:
@@ -201,70 +186,97 @@ class Listener:
         deadline = time.monotonic() + seconds
         while not condition() and time.monotonic() < deadline:
             time.sleep(0.02)
-            for bound in self._bound:
-                bound.reap()
         return condition()
 
-    def _application_entity(self) -> AE:
-        ae = AE(self._config.node.ae_title)
-        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        ae.maximum_pdu_size = self._config.node.max_pdu_bytes
-        # Associations are counted at the door; this counts connections, also those that never speak.
-        ae.maximum_associations = self._config.node.max_associations + self._limits.spare_connections
-        ae.acse_timeout = self._limits.request_seconds
-        ae.network_timeout = self._limits.idle_seconds
-        ae.add_supported_context(_VERIFICATION, list(UNCOMPRESSED[:2]))
-        # A peer asks as SCU; a destination that reports what it committed comes as SCP.
-        ae.add_supported_context(STORAGE_COMMITMENT, list(UNCOMPRESSED[:2]), scu_role=True, scp_role=True)
-        ae.add_supported_context(CTImageStorage, decodable_transfer_syntaxes())
-        return ae
+    # In the thread of a connection
 
-    def _handlers(self) -> list[evt.EventHandlerType]:
-        return [
-            (evt.EVT_REQUESTED, self._on_requested),
-            (evt.EVT_ESTABLISHED, self._on_established),
-            (evt.EVT_C_ECHO, self._on_c_echo),
-            (evt.EVT_C_STORE, self._on_c_store),
-            (evt.EVT_N_ACTION, self._on_n_action),
-            (evt.EVT_N_EVENT_REPORT, self._on_n_event_report),
-            (evt.EVT_RELEASED, self._on_released),
-            (evt.EVT_ABORTED, self._on_aborted),
-        ]
-
-    def _on_requested(self, event: evt.Event) -> None:
-        """Admit or reject an association; pynetdicom itself would accept whatever a handler fails to refuse."""
+    def _serve(self, connection: Connection) -> None:
+        """See a connection through: request, acceptance or rejection, messages, end."""
+        wire = Wire(connection.socket)
         try:
-            rejection = self._admit(event.assoc)
+            proposal = read_proposal(wire.receive_request(MAX_REQUEST_BYTES, self._limits.request_seconds))
+            rejection, association = self._admit(proposal, connection, wire)
+            if association is None:
+                wire.send(rejection)
+                connection.end(self._limits.request_seconds)
+                return
+        except ProtocolViolation as violation:
+            log.warning("no_association", address=connection.address, reason=str(violation))
+            wire.abort(_PROVIDER, violation.reason)
+            connection.end(self._limits.request_seconds)
+            return
+        except AssociationEnd:  # a health check, or nothing
+            return
+        self._converse(association, proposal, connection, wire)
+
+    def _converse(
+        self, association: Association, proposal: Proposal, connection: Connection, wire: Wire
+    ) -> None:
+        try:
+            contexts = [
+                each
+                for each in self._supported
+                if association.may_send or each.abstract_syntax != CTImageStorage
+            ]
+            accepted = accept(proposal, contexts, self._config.node.max_pdu_bytes)
+            connection.socket.settimeout(self._limits.idle_seconds)
+            wire.establish(accepted.contexts, self._config.node.max_pdu_bytes, proposal.max_pdu_bytes)
+            self._completeness.association_opened(association.number)
+            _log_accepted(association, accepted)
+            wire.send(accepted.encoded)
+            association.serve(accepted.contexts)
+        except Released as end:
+            self._end(association, "association_released", end)
+            wire.send(RELEASE_RESPONSE)
+        except ProtocolViolation as end:
+            self._end(association, "association_aborted", end)
+            wire.abort(_PROVIDER, end.reason)
+        except Silent as end:
+            self._end(association, "association_timed_out", end)
+            wire.abort(_USER, AbortReason.NOT_SPECIFIED)
+        except Vanished as end:
+            self._end(association, "association_lost", end)
+            return
+        except AssociationEnd as end:
+            self._end(association, "association_aborted", end)
+            return
+        except Exception:
+            self._end(association, "association_failed")
+            wire.abort(_PROVIDER, AbortReason.NOT_SPECIFIED)
+            raise
+        connection.end(self._limits.request_seconds)
+
+    def _admit(
+        self, proposal: Proposal, connection: Connection, wire: Wire
+    ) -> tuple[bytes, Association | None]:
+        """Admit an association or say how it is rejected; a policy that fails lets nobody in."""
+        if not proposal.speaks_version_1:
+            return reject(_VERSION_NOT_SUPPORTED), None
+        asked = AssociationRequest(
+            calling=proposal.calling,
+            called=proposal.called,
+            address=connection.address,
+            application_context=proposal.application_context,
+            certificate_sha256=fingerprint(connection.socket),
+            wants_to_store=CTImageStorage in proposal.abstract_syntaxes,
+        )
+        association = Association(
+            next(self._numbers),
+            (asked.calling, asked.called),
+            asked.address,
+            wire,
+            self._reception,
+            self._commitments,
+            self._reports,
+            may_send=may_send(self._config, asked),
+        )
+        try:
+            rejection = stranger(self._config, asked) or self._take_seat(association, asked, connection)
         except Exception:
             log.exception("admission_failed")
             rejection = Rejection.TEMPORARY_CONGESTION
-        if rejection:
-            event.assoc.acse.send_reject(*rejection.value)
-            event.assoc.kill()  # returns when the A-ASSOCIATE-RJ is sent; else the socket closes before it
-
-    def _admit(self, association: Association) -> Rejection | None:
-        primitive = cast("A_ASSOCIATE", association.requestor.primitive)
-        asked = AssociationRequest(
-            calling=str(primitive.calling_ae_title).strip(),
-            called=str(primitive.called_ae_title).strip(),
-            address=association.requestor.address,
-            application_context=str(primitive.application_context_name),
-            certificate_sha256=fingerprint(association.dul.socket and association.dul.socket.socket),
-            wants_to_store=any(
-                context.abstract_syntax == CTImageStorage
-                for context in primitive.presentation_context_definition_list
-            ),
-        )
-        rejection = stranger(self._config, asked) or self._take_seat(association, asked)
         if rejection is None:
-            if not may_send(self._config, asked):
-                association.acceptor.supported_contexts = [
-                    context
-                    for context in association.acceptor.supported_contexts
-                    if context.abstract_syntax != CTImageStorage
-                ]
-            return None
+            return b"", association
         log.warning(
             "association_rejected",
             calling=asked.calling,
@@ -272,107 +284,46 @@ class Listener:
             address=asked.address,
             reason=rejection.name.lower(),
         )
-        return rejection
+        return reject(rejection.value), None
 
-    def _take_seat(self, association: Association, asked: AssociationRequest) -> Rejection | None:
+    def _take_seat(
+        self, association: Association, asked: AssociationRequest, connection: Connection
+    ) -> Rejection | None:
         has_room = not self._stopping and self._reception.has_room()
         with self._lock:
-            titles = [conversation.calling for conversation in self._open.values()]
+            titles = [each.calling for each in self._open]
             rejection = overload(self._config, asked, titles, has_room=has_room)
             if rejection is None:
-                self._open[association] = _Conversation(
-                    next(self._numbers), asked.calling, asked.called, asked.address
-                )
+                self._open[association] = connection
         return rejection
 
-    def _on_established(self, event: evt.Event) -> None:
-        conversation = self._open[event.assoc]
-        self._completeness.association_opened(conversation.number)
-        log.info(
-            "association_accepted",
-            association=conversation.number,
-            calling=conversation.calling,
-            called=conversation.called,
-            address=conversation.address,
-            contexts=len(event.assoc.accepted_contexts),
-            refused_contexts=len(event.assoc.rejected_contexts),
-        )
-
-    def _on_c_echo(self, _event: evt.Event) -> int:
-        return int(StorageStatus.SUCCESS)
-
-    def _on_c_store(self, event: evt.Event) -> Dataset | int:
-        conversation = self._open.get(event.assoc)
-        if conversation is None:
-            return int(StorageStatus.OUT_OF_RESOURCES)  # cut off while this image was on its way
-        received = cast("C_STORE", event.request)
-        request = StoreRequest(
-            association_id=conversation.number,
-            calling=conversation.calling,
-            called=conversation.called,
-            sop_class_uid=str(received.AffectedSOPClassUID),
-            sop_instance_uid=str(received.AffectedSOPInstanceUID),
-            transfer_syntax_uid=str(event.context.transfer_syntax),
-            dataset_bytes=cast("BytesIO", received.DataSet).getvalue(),
-        )
-        answer = self._reception.store(request)
-        conversation.count(answer, len(request.dataset_bytes))
-        if answer.status is StorageStatus.SUCCESS:
-            return int(answer.status)
-        response = Dataset()
-        response.Status = int(answer.status)
-        response.ErrorComment = answer.comment
-        return response
-
-    def _on_n_action(self, event: evt.Event) -> tuple[int, None]:
-        """Accept a storage commitment request; its answer follows on this association while it is open."""
-        conversation = self._open.get(event.assoc)
-        if conversation is None:
-            return StorageStatus.OUT_OF_RESOURCES, None
-        try:
-            if event.action_type != 1:
-                return _NO_SUCH_ACTION, None
-            pending = self._commitments.accept(
-                event.action_information, (conversation.calling, conversation.called), conversation.address
-            )
-        except StorageFull as error:
-            log.warning("commitment_refused", association=conversation.number, cause=str(error))
-            return _PROCESSING_FAILURE, None
-        except Exception as error:  # noqa: BLE001 -- the request cannot be read
-            log.warning("commitment_refused", association=conversation.number, kind=type(error).__name__)
-            return _PROCESSING_FAILURE, None
-        Thread(
-            target=self._commitments.answer, args=(pending, event.assoc), name="commitment", daemon=True
-        ).start()
-        return int(StorageStatus.SUCCESS), None
-
-    def _on_n_event_report(self, event: evt.Event) -> tuple[int, None]:
-        """A destination says what it has committed, on an association of its own."""
-        return self._reports.take(event.event_type, lambda: event.event_information), None
-
-    def _on_released(self, event: evt.Event) -> None:
-        self._end(event.assoc, "association_released")
-
-    def _on_aborted(self, event: evt.Event) -> None:
-        silent = event.assoc.dul.idle_timer_expired()
-        self._end(event.assoc, "association_timed_out" if silent else "association_aborted")
-
-    def _lost(self, association: Association) -> None:
-        """End what no event has ended: the connection broke during negotiation, or pynetdicom failed."""
-        self._end(association, "association_lost")
-
-    def _end(self, association: Association, verb: str) -> None:
-        """Let go of an association, once."""
+    def _end(self, association: Association, verb: str, end: AssociationEnd | None = None) -> None:
+        """Let go of an association, once; its place is free before the peer hears of the end."""
         with self._lock:
-            conversation = self._open.pop(association, None)
-        if conversation is None:
-            return
-        self._completeness.association_closed(conversation.number)
-        log.info(verb, **conversation.summary())
+            if self._open.pop(association, None) is None:
+                return
+        self._completeness.association_closed(association.number)
+        tally = association.tally
+        reason = {"reason": str(end)} if end is not None and not isinstance(end, Released) else {}
+        log.info(
+            verb,
+            association=association.number,
+            calling=association.calling,
+            stored=tally.stored,
+            refused=tally.refused,
+            byte_count=tally.byte_count,
+            seconds=round(time.monotonic() - tally.since, 3),
+            **reason,
+        )
 
 
-def _silence_pynetdicom() -> None:
-    """Let pynetdicom speak of failures alone: its trace of every message costs time and quotes identifiers."""
-    _config.LOG_HANDLER_LEVEL = "none"
-    _config.LOG_REQUEST_IDENTIFIERS = False
-    _config.LOG_RESPONSE_IDENTIFIERS = False
+def _log_accepted(association: Association, accepted: Acceptance) -> None:
+    log.info(
+        "association_accepted",
+        association=association.number,
+        calling=association.calling,
+        called=association.called,
+        address=association.address,
+        contexts=len(accepted.contexts),
+        refused_contexts=accepted.refused_contexts,
+    )

@@ -2,23 +2,27 @@
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import Lock
+from typing import NoReturn
 
 import structlog
-from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID, CTImageStorage
+from pydicom.uid import CTImageStorage
 
 from daemon.completeness import Completeness
-from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, StorageStatus
+from daemon.dimse import StorageStatus
 from daemon.errors import InstanceConflict, StorageFull
 from daemon.instance_header import HeaderUnreadable, InstanceHeader, read_header
 from daemon.job_queue import IncomingInstance, JobQueue
+from daemon.part10 import part10_head
 from daemon.spool import Spool
+from daemon.spool_files import Arrival
 
 log = structlog.get_logger()
+
+MAX_IMAGE_BYTES = 128 * 2**20
+"""More than any CT slice: 2,048 × 2,048 pixels take 8 MB."""
 
 MAX_COMMENT = 64
 """Error Comment (0000,0902) is an LO (PS3.7 table E.1-1)."""
@@ -32,7 +36,7 @@ _UID = re.compile(r"[012](\.[0-9]+)+")
 
 @dataclass(frozen=True, kw_only=True)
 class StoreRequest:
-    """A C-STORE request; the data set as the sender encoded it, without File Meta Information."""
+    """A C-STORE request without its data set."""
 
     association_id: int
     calling: str
@@ -40,7 +44,6 @@ class StoreRequest:
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
-    dataset_bytes: bytes
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,25 @@ class Reception:
     """Stores what may be stored; a Success is given only after bytes and row are safe on disk.
 
     One Reception serves all associations: its methods may be called from many threads.
+    A data set goes to disk as it arrives, so that an association takes no more memory than a chunk of it.
+
+    Parameters
+    ----------
+    max_image_bytes
+        A longer data set is refused.
     """
 
-    def __init__(self, queue: JobQueue, spool: Spool, completeness: Completeness) -> None:
+    def __init__(
+        self,
+        queue: JobQueue,
+        spool: Spool,
+        completeness: Completeness,
+        max_image_bytes: int = MAX_IMAGE_BYTES,
+    ) -> None:
         self._queue = queue
         self._spool = spool
         self._completeness = completeness
+        self._max_image_bytes = max_image_bytes
         # The same image may come over two associations at once: its look-up and its row belong together.
         self._turns = tuple(Lock() for _ in range(64))
 
@@ -76,15 +92,27 @@ class Reception:
         """Whether the disk has room for more than what is already being received."""
         return self._spool.has_room()
 
-    def store(self, request: StoreRequest) -> StoreAnswer:
-        """Answer a C-STORE request; never raises."""
+    def store(self, request: StoreRequest, dataset: Iterable[bytes | memoryview]) -> StoreAnswer:
+        """Take a data set, without File Meta Information, and answer; raises only what its chunks raise."""
+        arriving = _Arriving(self._spool, request, self._max_image_bytes)
+        try:
+            for chunk in dataset:
+                arriving.take(chunk)
+            return self._answer(request, arriving)
+        finally:
+            arriving.discard()
+
+    def _answer(self, request: StoreRequest, arriving: "_Arriving") -> StoreAnswer:
         refused = log.bind(
-            association=request.association_id, calling=request.calling, instance=request.sop_instance_uid
+            association=request.association_id,
+            calling=request.calling,
+            instance=request.sop_instance_uid,
+            byte_count=arriving.byte_count,
         )
         try:
-            header = read_header(request.dataset_bytes, request.transfer_syntax_uid)
+            header = arriving.header()
             _refuse_contradictions(request, header)
-            return self._store(request, _incoming(request, header))
+            return self._store(request, _incoming(request, header, arriving), arriving.file)
         except HeaderUnreadable as error:
             answer = Refusal(StorageStatus.CANNOT_UNDERSTAND, str(error)).answer
         except Refusal as refusal:
@@ -98,21 +126,23 @@ class Reception:
         refused.warning("instance_refused", status=f"0x{answer.status:04X}", reason=answer.comment)
         return answer
 
-    def _store(self, request: StoreRequest, incoming: IncomingInstance) -> StoreAnswer:
+    def _store(self, request: StoreRequest, incoming: IncomingInstance, file: Arrival) -> StoreAnswer:
         with self._turns[hash(incoming.sop_instance_uid) % len(self._turns)]:
-            known = self._queue.find_known(
+            place = self._queue.place(
                 incoming.series_instance_uid,
                 incoming.sop_instance_uid,
                 incoming.calling_ae_title,
                 incoming.called_ae_title,
             )
+            known = place.known
             if known is None:
-                job_id = self._store_new(request, incoming)
+                job_id = place.receiving or self._queue.job_for_instance(incoming)
+                job_id = self._store_new(request, incoming, job_id, file)
             elif known.sha256 == incoming.sha256:
                 job_id = known.job_id
                 self._completeness.fed(request.association_id, job_id)
             else:
-                self._set_aside(known.job_id, request, incoming)
+                self._set_aside(known.job_id, incoming, file)
         log.debug(
             "instance_stored" if known is None else "instance_known",
             association=request.association_id,
@@ -122,15 +152,16 @@ class Reception:
         )
         return StoreAnswer(StorageStatus.SUCCESS)
 
-    def _store_new(self, request: StoreRequest, incoming: IncomingInstance) -> int:
+    def _store_new(
+        self, request: StoreRequest, incoming: IncomingInstance, job_id: int, file: Arrival
+    ) -> int:
         """Write the file, then its row; returns the job that counts it."""
         sop_uid = incoming.sop_instance_uid
-        job_id = self._queue.job_for_instance(incoming)
         self._completeness.fed(request.association_id, job_id)
         try:
-            self._spool.store_instance(job_id, sop_uid, _file(request))
+            self._spool.store_arrival(job_id, sop_uid, file)
         except InstanceConflict:
-            self._set_aside(job_id, request, incoming)
+            self._set_aside(job_id, incoming, file)
         for _ in range(_JOB_CHANGES):
             if self._queue.add_instance(job_id, incoming):
                 return job_id
@@ -140,19 +171,85 @@ class Reception:
                 self._spool.move_instance(sop_uid, former, job_id)
         raise Refusal(StorageStatus.OUT_OF_RESOURCES, "the series changed meanwhile; send again")
 
-    def _set_aside(self, job_id: int, request: StoreRequest, incoming: IncomingInstance) -> None:
+    def _set_aside(self, job_id: int, incoming: IncomingInstance, file: Arrival) -> NoReturn:
         """Keep bytes that contradict what is stored under their UID, for a person to look at; then refuse."""
-        file_name = self._spool.set_aside(job_id, _file(request))
+        file_name = self._spool.set_aside_arrival(job_id, file)
         self._queue.set_aside(job_id, incoming, file_name)
         raise Refusal(
             StorageStatus.DUPLICATE_SOP_INSTANCE, "this UID is stored with other content; set aside"
         )
 
 
+class _Arriving:
+    """The data set of one request on its way to the disk: counted, hashed, bounded; its first fault is kept."""
+
+    def __init__(self, spool: Spool, request: StoreRequest, max_bytes: int) -> None:
+        self._spool = spool
+        self._max_bytes = max_bytes
+        self._digest = hashlib.sha256()
+        self._file: Arrival | None = None
+        self._syntax = request.transfer_syntax_uid
+        self.byte_count = 0
+        self._fault: Exception | None = _refused_at_once(request)
+        self._head = b"" if self._fault else _head(request)
+
+    @property
+    def file(self) -> Arrival:
+        """Where it lies; only after `header`."""
+        assert self._file is not None
+        return self._file
+
+    @property
+    def sha256(self) -> str:
+        """Of the data set alone."""
+        return self._digest.hexdigest()
+
+    def take(self, chunk: bytes | memoryview) -> None:
+        """Write a chunk; after a fault only count it, as the answer may be given only after all of them."""
+        self.byte_count += len(chunk)
+        if self._fault is None:
+            try:
+                self._write(chunk)
+            except Exception as error:  # noqa: BLE001 -- answered once everything has come
+                self._fault = error
+                self.discard()
+
+    def _write(self, chunk: bytes | memoryview) -> None:
+        if self.byte_count > self._max_bytes:
+            comment = f"more than {self._max_bytes} bytes, which is the limit here"
+            raise Refusal(StorageStatus.CANNOT_UNDERSTAND, comment)
+        if self._file is None:
+            self._file = self._spool.arrive()
+            self._file.write(self._head)
+        self._file.write(chunk)
+        self._digest.update(chunk)
+
+    def header(self) -> InstanceHeader:
+        """Read the header of the whole; raises the fault, or HeaderUnreadable."""
+        if self._fault is not None:
+            raise self._fault
+        if self._file is None:
+            raise HeaderUnreadable("there is no data set")
+        with self._file.content() as content, content[len(self._head) :] as dataset:
+            return read_header(dataset, self._syntax)
+
+    def discard(self) -> None:
+        """Forget the file, where it became no image; repeatable."""
+        if self._file is not None:
+            self._file.discard()
+
+
+def _refused_at_once(request: StoreRequest) -> Refusal | None:
+    """Refuse what no data set can mend, before a byte of it goes to disk."""
+    if request.sop_class_uid != CTImageStorage:
+        return Refusal(StorageStatus.SOP_CLASS_NOT_SUPPORTED, "only CT Image Storage is taken")
+    if not _is_uid(request.sop_instance_uid):
+        return Refusal(StorageStatus.INVALID_SOP_INSTANCE, "SOP Instance UID is not a UID")
+    return None
+
+
 def _refuse_contradictions(request: StoreRequest, header: InstanceHeader) -> None:
     """Raise Refusal where the request or its header cannot be what it says it is."""
-    if request.sop_class_uid != CTImageStorage:
-        raise Refusal(StorageStatus.SOP_CLASS_NOT_SUPPORTED, "only CT Image Storage is taken")
     for uid, name in (
         (header.sop_class_uid, "SOP Class UID"),
         (header.sop_instance_uid, "SOP Instance UID"),
@@ -161,7 +258,7 @@ def _refuse_contradictions(request: StoreRequest, header: InstanceHeader) -> Non
     ):
         if not uid:
             raise Refusal(StorageStatus.CANNOT_UNDERSTAND, f"there is no {name} in the data set")
-    if not _is_uid(request.sop_instance_uid) or not _is_uid(header.sop_instance_uid):
+    if not _is_uid(header.sop_instance_uid):
         raise Refusal(StorageStatus.INVALID_SOP_INSTANCE, "SOP Instance UID is not a UID")
     if not _is_uid(header.study_instance_uid) or not _is_uid(header.series_instance_uid):
         raise Refusal(StorageStatus.CANNOT_UNDERSTAND, "Study or Series Instance UID is not a UID")
@@ -178,15 +275,15 @@ def _is_uid(value: str) -> bool:
     return len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
-def _incoming(request: StoreRequest, header: InstanceHeader) -> IncomingInstance:
+def _incoming(request: StoreRequest, header: InstanceHeader, arrived: _Arriving) -> IncomingInstance:
     """Describe the instance to the job table; its SHA-256 is that of the data set alone."""
     return IncomingInstance(
         study_instance_uid=header.study_instance_uid,
         series_instance_uid=header.series_instance_uid,
         sop_instance_uid=header.sop_instance_uid,
         transfer_syntax_uid=request.transfer_syntax_uid,
-        sha256=hashlib.sha256(request.dataset_bytes).hexdigest(),
-        byte_count=len(request.dataset_bytes),
+        sha256=arrived.sha256,
+        byte_count=arrived.byte_count,
         calling_ae_title=request.calling,
         called_ae_title=request.called,
         patient_id=header.patient_id,
@@ -198,18 +295,11 @@ def _incoming(request: StoreRequest, header: InstanceHeader) -> IncomingInstance
     )
 
 
-def _file(request: StoreRequest) -> tuple[bytes, bytes]:
-    """DICOM file (PS3.10 section 7.1): preamble and File Meta Information, then the bytes as received."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(request.sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(request.sop_instance_uid)
-    meta.TransferSyntaxUID = UID(request.transfer_syntax_uid)
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    # From whom and to whom: with these the job table can be rebuilt from the spool.
-    meta.SourceApplicationEntityTitle = request.calling
-    meta.ReceivingApplicationEntityTitle = request.called
-    head = DicomBytesIO()
-    head.write(bytes(128) + b"DICM")
-    write_file_meta_info(head, meta)
-    return head.getvalue(), request.dataset_bytes
+def _head(request: StoreRequest) -> bytes:
+    return part10_head(
+        request.sop_class_uid,
+        request.sop_instance_uid,
+        request.transfer_syntax_uid,
+        request.calling,
+        request.called,
+    )

@@ -59,7 +59,7 @@ def listen(config: Config) -> None:
         evidence = EvidenceGatherer(spool, config.series, query.ask, query.is_asked, utc_now)
         watch = ClockWatch(utc_now)
         completeness = Completeness(queue, config.series, utc_now, watch, evidence.about, evidence.forget)
-        reception = Reception(queue, spool, completeness)
+        reception = Reception(queue, spool, completeness, config.storage.max_image_bytes)
         commitments = Commitments(queue, spool, utc_now)
         setbacks = Setbacks(queue, lambda: config, utc_now, random.random)
         reports = CommitmentReports(queue, setbacks)

@@ -4,6 +4,7 @@
 <root>/jobs/00000017/images/<hash of the SOP Instance UID>.dcm    as received
                      set_aside/<hash of the bytes>.dcm            same UID, other bytes
                      structure_set.dcm, segmentation.dcm, …       the results
+<root>/arriving/<number of our own>.part                          while a sender sends it; gone at the next start
 <root>/unclaimed/00000017                                         folders of a job that no row knows
 ```
 
@@ -12,17 +13,23 @@ Folders are 0700 and files 0600 whatever the umask, because images carry the pat
 """
 
 import hashlib
-import os
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from pathlib import Path
 from uuid import uuid4
 
 from daemon.errors import InstanceConflict, StorageFull
-
-Content = bytes | Iterable[bytes]
+from daemon.spool_files import (
+    Arrival,
+    Content,
+    make_folder,
+    publish,
+    same_bytes,
+    sync_folder,
+    told_as_storage_full,
+    write_new,
+)
 
 STRUCTURE_SET = "structure_set.dcm"
 """What every job makes; the names of all results stand in `daemon.result_objects`."""
@@ -42,19 +49,21 @@ class Spool:
     def __init__(self, root: Path, min_free_bytes: int) -> None:
         self._root = root
         self._jobs = root / "jobs"
+        self._arriving = root / "arriving"
         self._min_free_bytes = min_free_bytes
         self._new_folder = threading.Lock()
 
     def prepare(self) -> None:
         """Create the folders and prove that a file can be written, linked and removed; raises StorageFull."""
-        with _told_as_storage_full(self._root):
+        with told_as_storage_full(self._root):
             self._root.parent.mkdir(parents=True, exist_ok=True)
-            _make_folder(self._root)
-            _make_folder(self._jobs)
+            make_folder(self._root)
+            make_folder(self._jobs)
+            make_folder(self._arriving)
             probe = self._jobs / f"probe-{uuid4().hex}"
             try:
-                _write(probe, b"oarlock")
-                _publish(probe, probe.with_suffix(".linked"))
+                write_new(probe, b"oarlock")
+                publish(probe, probe.with_suffix(".linked"))
             finally:
                 probe.unlink(missing_ok=True)
                 probe.with_suffix(".linked").unlink(missing_ok=True)
@@ -77,16 +86,29 @@ class Spool:
         InstanceConflict
             Other bytes lie there under this UID.
         """
+        arrival = self.arrive()
+        try:
+            for chunk in (content,) if isinstance(content, bytes) else content:
+                arrival.write(chunk)
+            return self.store_arrival(job_id, sop_uid, arrival)
+        except OSError as error:  # of the content
+            raise StorageFull(f"cannot write an image of job {job_id}: {error.strerror or error}") from error
+        finally:
+            arrival.discard()
+
+    def arrive(self) -> Arrival:
+        """Begin a file whose job is not known yet; raises StorageFull."""
+        return Arrival(self._arriving / f"{uuid4().hex}.part")
+
+    def store_arrival(self, job_id: int, sop_uid: str, arrival: Arrival) -> Path:
+        """Make an image of what has arrived, as `store_instance` does; raises likewise."""
         path = self.instance_path(job_id, sop_uid)
-        with _told_as_storage_full(path):
+        with told_as_storage_full(path):
             self._folder(job_id, "images")
-            part = _part_of(path)
-            try:
-                _write(part, content)
-                if _publish(part, path) or _same_bytes(part, path):
-                    return path
-            finally:
-                part.unlink(missing_ok=True)
+            arrival.sync()
+            if publish(arrival.path, path) or same_bytes(arrival.path, path):
+                arrival.discard()
+                return path
         raise InstanceConflict(f"job {job_id} holds other bytes under {sop_uid}")
 
     def instance_path(self, job_id: int, sop_uid: str) -> Path:
@@ -105,28 +127,36 @@ class Spool:
     def move_instance(self, sop_uid: str, from_job: int, to_job: int) -> Path:
         """Take an image to the job that received it in the end; repeatable; raises as `store_instance`."""
         source, target = self.instance_path(from_job, sop_uid), self.instance_path(to_job, sop_uid)
-        with _told_as_storage_full(target):
+        with told_as_storage_full(target):
             self._folder(to_job, "images")
             if not source.exists() and target.exists():
                 return target
-            if not _publish(source, target) and not _same_bytes(source, target):
+            if not publish(source, target) and not same_bytes(source, target):
                 raise InstanceConflict(f"job {to_job} holds other bytes under {sop_uid}")
             source.unlink()
-            _sync_folder(source.parent)
+            sync_folder(source.parent)
             return target
 
     def set_aside(self, job_id: int, content: Content) -> str:
         """Keep bytes that contradict an image of a job; returns the file's name, one per content."""
-        folder = self._job(job_id) / "set_aside"
-        with _told_as_storage_full(folder):
+        arrival = self.arrive()
+        try:
+            for chunk in (content,) if isinstance(content, bytes) else content:
+                arrival.write(chunk)
+            return self.set_aside_arrival(job_id, arrival)
+        finally:
+            arrival.discard()
+
+    def set_aside_arrival(self, job_id: int, arrival: Arrival) -> str:
+        """Keep what has arrived and contradicts an image of a job; returns and raises as `set_aside`."""
+        with told_as_storage_full(self._job(job_id) / "set_aside"):
             self._folder(job_id, "set_aside")
-            part = _part_of(folder / "incoming")
-            try:
-                path = folder / f"{_write(part, content)[:32]}.dcm"
-                _publish(part, path)
-            finally:
-                part.unlink(missing_ok=True)
-        return path.name
+            arrival.sync()
+            with arrival.content() as content:
+                name = f"{hashlib.sha256(content).hexdigest()[:32]}.dcm"
+            publish(arrival.path, self._job(job_id) / "set_aside" / name)
+            arrival.discard()
+        return name
 
     def result_path(self, job_id: int, file_name: str = STRUCTURE_SET) -> Path:
         """Place of one of a job's results."""
@@ -141,13 +171,13 @@ class Spool:
             No room, or a fault of the file system; an earlier result is untouched.
         """
         path = self.result_path(job_id, file_name)
-        with _told_as_storage_full(path):
+        with told_as_storage_full(path):
             self._folder(job_id)
             part = _part_of(path)
             try:
-                digest = _write(part, content)
+                digest = write_new(part, content)
                 part.replace(path)
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
             finally:
                 part.unlink(missing_ok=True)
         return path, digest
@@ -155,10 +185,10 @@ class Spool:
     def purge(self, job_id: int) -> None:
         """Remove every file of a job; repeatable."""
         folder = self._job(job_id)
-        with _told_as_storage_full(folder):
+        with told_as_storage_full(folder):
             if folder.exists():
                 shutil.rmtree(folder)
-                _sync_folder(self._jobs)
+                sync_folder(self._jobs)
 
     def reconcile(self, known: Callable[[int], Collection[str] | None]) -> list[Path]:
         """Tidy up after a crash, before the first association: remove what was never acknowledged.
@@ -178,31 +208,34 @@ class Spool:
             What was removed or taken away.
         """
         tidied: list[Path] = []
-        with _told_as_storage_full(self._jobs):
+        with told_as_storage_full(self._jobs):
+            for part in self._arriving.glob("*.part"):
+                part.unlink()
+                tidied.append(part)
             for folder in sorted(self._jobs.iterdir()):
                 if not folder.name.isdecimal():
                     continue
-                _sync_folder(folder)
+                sync_folder(folder)
                 uids = known(int(folder.name))
                 tidied += [self._take_away(folder)] if uids is None else _remove_unknown(folder, uids)
         return tidied
 
     def _take_away(self, folder: Path) -> Path:
         unclaimed = self._root / "unclaimed"
-        _make_folder(unclaimed)
+        make_folder(unclaimed)
         folder.rename(unclaimed / f"{folder.name}-{uuid4().hex[:8]}")
-        _sync_folder(unclaimed)
-        _sync_folder(self._jobs)
+        sync_folder(unclaimed)
+        sync_folder(self._jobs)
         return folder
 
     def _folder(self, job_id: int, *inside: str) -> None:
         folder = self._job(job_id)
         # A second association must not promise an image in a folder that the first has not synced yet.
         with self._new_folder:
-            _make_folder(folder)
+            make_folder(folder)
             for name in inside:
                 folder /= name
-                _make_folder(folder)
+                make_folder(folder)
 
     def _job(self, job_id: int) -> Path:
         return self._jobs / f"{job_id:08d}"
@@ -214,15 +247,7 @@ class Spool:
 def write_private(path: Path, content: bytes) -> None:
     """Write a file outside of any spool for its owner alone, in place of one that is there: it names a patient."""
     path.unlink(missing_ok=True)
-    _write(path, content)
-
-
-@contextmanager
-def _told_as_storage_full(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageFull(f"cannot write {path}: {error.strerror or error}") from error
+    write_new(path, content)
 
 
 def _instance_name(sop_uid: str) -> str:
@@ -232,53 +257,6 @@ def _instance_name(sop_uid: str) -> str:
 def _part_of(path: Path) -> Path:
     # Its own for every writer: two associations may bring the same image at the same moment.
     return path.with_name(f"{path.stem}-{uuid4().hex}.part")
-
-
-def _make_folder(folder: Path) -> None:
-    """Create a folder durably with mode 0700; an existing one keeps its mode."""
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        return
-    folder.chmod(0o700)
-    _sync_folder(folder.parent)
-
-
-def _write(path: Path, content: Content) -> str:
-    """Write and sync a new file; returns its SHA-256."""
-    digest = hashlib.sha256()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, 0o600)
-        for chunk in (content,) if isinstance(content, bytes) else content:
-            digest.update(chunk)
-            file.write(chunk)
-        file.flush()
-        os.fsync(descriptor)
-    return digest.hexdigest()
-
-
-def _publish(part: Path, path: Path) -> bool:
-    """Give a complete file its name, durably; False where the name is taken: nothing is overwritten."""
-    try:
-        path.hardlink_to(part)
-    except FileExistsError:
-        return False
-    _sync_folder(path.parent)
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _same_bytes(one: Path, other: Path) -> bool:
-    with one.open("rb") as first, other.open("rb") as second:
-        return hashlib.file_digest(first, "sha256").digest() == hashlib.file_digest(second, "sha256").digest()
 
 
 def _remove_unknown(folder: Path, sop_uids: Collection[str]) -> list[Path]:

@@ -73,7 +73,7 @@ def receiving_node(
     query = SeriesQuery(config, QUERY_TIMEOUTS)
     evidence = EvidenceGatherer(spool, config.series, query.ask, query.is_asked, clock)
     completeness = Completeness(queue, config.series, clock, None, evidence.about, evidence.forget)
-    reception = Reception(queue, spool, completeness)
+    reception = Reception(queue, spool, completeness, config.storage.max_image_bytes)
     commitments = Commitments(queue, spool, clock)
     reports = CommitmentReports(queue, Setbacks(queue, lambda: config, clock, lambda: 1.0))
     listener = Listener(config, reception, completeness, commitments, reports, limits)

@@ -55,10 +55,12 @@ class Sender:
     @property
     def rejection(self) -> tuple[int, int, int] | None:
         """Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 section 9.3.4)."""
-        if not self.association.is_rejected:
-            return None
         primitive = self.association.acceptor.primitive
-        return (primitive.result, primitive.result_source, primitive.diagnostic)
+        if not self.association.is_rejected:
+            # A rejection that comes at once closes the socket before pynetdicom looks whether it is connected.
+            unheard = list(self.association.dul.to_user_queue.queue)
+            primitive = next((each for each in unheard if getattr(each, "result", None)), None)
+        return primitive and (primitive.result, primitive.result_source, primitive.diagnostic)
 
     def _park_reactor(self) -> None:
         """Stop the library's reactor thread, which could otherwise take a response from the queue."""

@@ -1,12 +1,12 @@
 """The job table: images arrive, a series is complete, a worker holds a job under a lease."""
 
+import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import pairwise
 
 import pytest
-from sqlalchemy import event
 
 from daemon.errors import StaleJob, StorageFull
 from daemon.job_queue_values import SegmentedResult
@@ -138,13 +138,35 @@ def test_associations_that_bring_one_series_at_once_open_one_job(queue):
     assert queue.job(1).instance_count == 80
 
 
+def test_work_that_fails_takes_nobody_with_it_who_commits_with_it(queue):
+    """Many threads, each third of which fails: the others' rows are there, and theirs are not."""
+    job = received(queue)
+    before = queue.job(job).instance_count
+    everybody = threading.Barrier(12)
+
+    def bring(number):
+        def fail(database):
+            database.execute("UPDATE jobs SET instance_count = 999")
+            raise ValueError(number)
+
+        everybody.wait()
+        if number % 3:
+            return queue.add_instance(job, image(100 + number))
+        try:
+            return queue._shared.write(fail)
+        except ValueError as error:
+            return error.args == (number,)
+
+    with ThreadPoolExecutor(12) as associations:
+        assert all(associations.map(bring, range(12)))
+
+    assert queue.job(job).instance_count == before + 8 == len(queue.instances(job))
+
+
 def test_a_full_disk_is_told_as_storage_full_and_leaves_no_half_row(queue):
     job = received(queue)
 
-    def no_more_pages(connection, _record, _proxy):
-        connection.execute("PRAGMA max_page_count = 1")
-
-    event.listen(queue._engine, "checkout", no_more_pages)
+    queue._shared.write(lambda database: database.execute("PRAGMA max_page_count = 1").fetchall())
     with pytest.raises(StorageFull, match="full"):
         deque(queue.add_instance(job, image(number)) for number in range(3, 3000))
     assert queue.job(job).instance_count == len(queue.instances(job))

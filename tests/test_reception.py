@@ -1,12 +1,15 @@
 """The answer to every C-STORE request, without a network: what is stored, refused, set aside."""
 
 import sqlite3
+import struct
 import threading
 import zlib
+from io import BytesIO
 
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pydicom.filereader import data_element_generator
 from pydicom.uid import (
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
@@ -50,9 +53,9 @@ class Bench:
             "sop_class_uid": instance.sop_class_uid,
             "sop_instance_uid": instance.sop_instance_uid,
             "transfer_syntax_uid": instance.transfer_syntax_uid,
-            "dataset_bytes": instance.dataset_bytes,
         }
-        return self.reception.store(StoreRequest(**values | changes))
+        dataset_bytes = changes.pop("dataset_bytes", instance.dataset_bytes)
+        return self.reception.store(StoreRequest(**values | changes), in_chunks(dataset_bytes))
 
     def images(self, job):
         """SOP Instance UIDs of a job's own images."""
@@ -68,6 +71,15 @@ class Bench:
         (delivery,) = self.queue.deliveries(job)
         self.queue.claim_delivery("w", 60)
         self.queue.delivery_sent(delivery.id, 0)
+
+
+def in_chunks(dataset_bytes):
+    """As the network brings it: pieces of any length, in a buffer that is used again."""
+    buffer = bytearray(100)
+    for start in range(0, len(dataset_bytes), 100):
+        piece = dataset_bytes[start : start + 100]
+        buffer[: len(piece)] = piece
+        yield memoryview(buffer)[: len(piece)]
 
 
 @pytest.fixture
@@ -220,13 +232,13 @@ def _at_once(tasks):
 
 
 def test_an_image_whose_job_is_discarded_while_its_file_is_written_is_discarded_with_it(bench, monkeypatch):
-    store_instance = bench.spool.store_instance
+    store_arrival = bench.spool.store_arrival
 
     def cancelled_meanwhile(job, *rest):
         bench.queue.cancel(job, "by an operator")
-        return store_instance(job, *rest)
+        return store_arrival(job, *rest)
 
-    monkeypatch.setattr(bench.spool, "store_instance", cancelled_meanwhile)
+    monkeypatch.setattr(bench.spool, "store_arrival", cancelled_meanwhile)
 
     assert bench.store(ct_instance(SERIES)).status is StorageStatus.SUCCESS
 
@@ -321,6 +333,63 @@ def test_no_damage_to_a_data_set_is_answered_by_an_exception():
             read_header(bytes(damaged), ExplicitVRLittleEndian)
         except HeaderUnreadable:
             continue
+
+
+def read_by_pydicom(dataset_bytes, syntax):
+    """Raw values by tag, up to the pixels."""
+    return {
+        int(each.tag): each.value
+        for each in data_element_generator(
+            BytesIO(dataset_bytes),
+            syntax == ImplicitVRLittleEndian,
+            is_little_endian=True,
+            stop_when=lambda tag, *_: tag >= 0x7FE00010,
+        )
+    }
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_our_reader_says_of_a_damaged_header_what_pydicom_says_or_nothing(syntax):
+    """Where both read one, both read the same; sequences of defined and undefined length are walked over."""
+    random = np.random.default_rng(5)
+    dataset = ct_dataset(SERIES)
+    item = Dataset()
+    item.CodeValue, item.CodeMeaning = "T-A0100", "Brain"
+    inner = Dataset()
+    inner.AnatomicRegionSequence = [item]
+    dataset.AnatomicRegionSequence = [item, item]
+    dataset.ReferencedImageSequence = [inner, inner]
+    for sequence in (dataset["ReferencedImageSequence"], inner["AnatomicRegionSequence"]):
+        sequence.is_undefined_length = True
+    inner.is_undefined_length_sequence_item = True
+    original = encoded(dataset, syntax).dataset_bytes
+    assert read_header(original, syntax).patient_name == "Müller^Jörg"
+    agreed = 0
+    for _ in range(1000):
+        damaged = bytearray(original)
+        damaged[random.integers(0, len(damaged))] = random.integers(0, 256)
+        try:
+            ours = read_header(bytes(damaged), syntax)
+        except HeaderUnreadable:
+            continue
+        try:
+            theirs = read_by_pydicom(bytes(damaged), syntax)
+        except Exception:  # noqa: BLE001, S112 -- where it reads nothing, there is nothing to compare
+            continue
+        for tag, value in ((0x0020000D, ours.study_instance_uid), (0x00080018, ours.sop_instance_uid)):
+            assert (theirs.get(tag) or b"").decode("ascii", "replace").strip(" \0") == value
+            agreed += 1
+    assert agreed > 1000
+
+
+def test_sequences_nested_without_end_are_refused():
+    nested = (
+        struct.pack("<HH2sxxL", 8, 0x1140, b"SQ", 2**32 - 1) + struct.pack("<HHL", 0xFFFE, 0xE000, 2**32 - 1)
+    ) * 5000
+
+    with pytest.raises(HeaderUnreadable, match="nested more than"):
+        read_header(nested, ExplicitVRLittleEndian)
 
 
 def test_a_data_set_that_inflates_without_bound_is_refused():

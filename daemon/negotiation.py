@@ -1,0 +1,149 @@
+"""Association negotiation (PS3.8 section 9.3.2 to 9.3.4) by pynetdicom's rules: request, acceptance, rejection."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from struct import pack
+from typing import Any
+
+from pydicom.uid import UID
+from pynetdicom import build_context
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    ImplementationClassUIDNotification,
+    ImplementationVersionNameNotification,
+    MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
+)
+from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
+
+from daemon.commitment import STORAGE_COMMITMENT
+from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from daemon.pdata import AbortReason, PduType, ProtocolViolation
+
+MAX_REQUEST_BYTES = 2**20
+"""128 presentation contexts with 30 transfer syntaxes each are a quarter of it."""
+
+_About = (
+    MaximumLengthNotification | ImplementationClassUIDNotification | ImplementationVersionNameNotification
+)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An A-ASSOCIATE-RQ that could be read; `primitive` is pynetdicom's form of it."""
+
+    calling: str
+    called: str
+    application_context: str
+    max_pdu_bytes: int
+    speaks_version_1: bool
+    abstract_syntaxes: frozenset[UID | None]
+    primitive: Any
+
+
+@dataclass(frozen=True)
+class AcceptedContext:
+    """What may be said on a presentation context, and how it is encoded."""
+
+    abstract_syntax: UID
+    transfer_syntax: UID
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """An A-ASSOCIATE-AC, encoded, and what it agrees to."""
+
+    encoded: bytes
+    contexts: Mapping[int, AcceptedContext]
+    refused_contexts: int
+
+
+def supported(contexts: Mapping[UID, Sequence[UID]]) -> list[PresentationContext]:
+    """Presentation contexts for abstract syntaxes and their transfer syntaxes, in order of preference.
+
+    For storage commitment a peer asks as SCU; a destination that reports what it committed comes as SCP.
+    """
+    built = [build_context(abstract, list(syntaxes)) for abstract, syntaxes in contexts.items()]
+    for context in built:
+        if context.abstract_syntax == STORAGE_COMMITMENT:
+            context.scu_role = context.scp_role = True
+    return built
+
+
+def read_proposal(pdu: bytes) -> Proposal:
+    """Read an A-ASSOCIATE-RQ; raises ProtocolViolation."""
+    try:
+        request = A_ASSOCIATE_RQ()
+        request.decode(pdu)
+        primitive = request.to_primitive()
+        return Proposal(
+            calling=str(primitive.calling_ae_title).strip(),
+            called=str(primitive.called_ae_title).strip(),
+            application_context=str(primitive.application_context_name),
+            max_pdu_bytes=_peer_limit(primitive),
+            speaks_version_1=bool(request.protocol_version & 1),
+            abstract_syntaxes=frozenset(
+                each.abstract_syntax for each in primitive.presentation_context_definition_list
+            ),
+            primitive=primitive,
+        )
+    except Exception as error:
+        raise ProtocolViolation(
+            AbortReason.INVALID_PARAMETER_VALUE, "an A-ASSOCIATE-RQ that cannot be read"
+        ) from error
+
+
+def accept(proposal: Proposal, ours: list[PresentationContext], max_pdu_bytes: int) -> Acceptance:
+    """Accept a proposal, each of its presentation contexts by itself; raises ProtocolViolation."""
+    asked = proposal.primitive
+    try:
+        roles = {
+            UID(item.sop_class_uid or ""): (item.scu_role, item.scp_role)
+            for item in asked.user_information
+            if isinstance(item, SCP_SCU_RoleSelectionNegotiation)
+        }
+        results, role_items = negotiate_as_acceptor(asked.presentation_context_definition_list, ours, roles)
+    except Exception as error:
+        raise ProtocolViolation(
+            AbortReason.INVALID_PARAMETER_VALUE, "presentation contexts that cannot be read"
+        ) from error
+    answer = A_ASSOCIATE()
+    answer.application_context_name = asked.application_context_name
+    answer.calling_ae_title = asked.calling_ae_title
+    answer.called_ae_title = asked.called_ae_title
+    answer.result, answer.result_source = 0, 1
+    answer.presentation_context_definition_results_list = results
+    answer.user_information = [*_about_us(max_pdu_bytes), *role_items]
+    accepted = {
+        each.context_id: AcceptedContext(each.abstract_syntax, each.transfer_syntax[0])
+        for each in results
+        if each.result == 0 and each.context_id is not None and each.abstract_syntax is not None
+    }
+    return Acceptance(A_ASSOCIATE_AC(answer).encode(), accepted, len(results) - len(accepted))
+
+
+def reject(rejection: tuple[int, int, int]) -> bytes:
+    """Encode an A-ASSOCIATE-RJ: result, source and reason (PS3.8 table 9-21)."""
+    return pack(">BxLxBBB", PduType.ASSOCIATE_RJ, 4, *rejection)
+
+
+def _about_us(max_pdu_bytes: int) -> list[_About]:
+    longest = MaximumLengthNotification()
+    longest.maximum_length_received = max_pdu_bytes
+    implementation = ImplementationClassUIDNotification()
+    implementation.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+    version = ImplementationVersionNameNotification()
+    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    return [longest, implementation, version]
+
+
+def _peer_limit(primitive: Any) -> int:  # noqa: ANN401 -- pynetdicom has no types
+    limits = [
+        item.maximum_length_received
+        for item in primitive.user_information
+        if isinstance(item, MaximumLengthNotification)
+    ]
+    if limits and 0 < limits[0] <= 6:
+        raise ValueError(f"PDUs of at most {limits[0]} bytes hold nothing")
+    return int(limits[0]) if limits else 0
