@@ -37,9 +37,16 @@ def statements_of(queue: JobQueue) -> Iterator[list[Statement]]:
     seen: list[Statement] = []
 
     def hear(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if not statement.startswith(("BEGIN", "PRAGMA")):
+        if not statement.startswith(("BEGIN", "COMMIT", "PRAGMA")):
             seen.append((statement, parameters))
 
+    def overhear(database: sqlite3.Connection) -> None:
+        """Hear what does not go through SQLAlchemy, its parameters written out."""
+        database.set_trace_callback(lambda statement: hear(None, None, statement.strip(), ()))
+
+    queue._shared.read(overhear)
+    queue._shared.write(overhear)
+    seen.clear()
     event.listen(queue._engine, "before_cursor_execute", hear)
     yield seen
     event.remove(queue._engine, "before_cursor_execute", hear)
