@@ -8,6 +8,8 @@ from pydicom.uid import RTStructureSetStorage
 from pynetdicom import AE, build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
+from tests.conditions import wait_until
+
 
 class Archive:
     """A destination's storage commitment: notes the requests, and answers some on their own association.
@@ -40,6 +42,8 @@ class Archive:
         return self._status
 
     def _answer(self, association, information, event_type):
+        # The response to the request goes first; while its handler runs, the library would let this overtake it.
+        wait_until(lambda: not association._is_paused, "the response to the request")
         status, _ = association.send_n_event_report(
             information, event_type, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
         )
