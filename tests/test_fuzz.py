@@ -50,7 +50,10 @@ def test_mutated_inputs_are_read_or_refused_as_documented(tmp_path, target):
 def test_what_no_input_may_do_is_found_and_its_input_kept(tmp_path, monkeypatch, way, place):
     monkeypatch.setenv("MISBEHAVE", way)
 
-    outcome = fuzz("misbehaving", 1, 60, 1, Engine.CHANCE, tmp_path, tmp_path)
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+
+    outcome = fuzz("misbehaving", 1, 60, 1, Engine.CHANCE, tmp_path, corpus)
 
     (kept,) = outcome.findings
     assert outcome.executions == 1
