@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from ssl import SSLContext
 
 import structlog
 from pynetdicom import AE, build_context, build_role
 
 from daemon.commitment import STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE, examine, from_text, report
 from daemon.config import Config, Peer
+from daemon.errors import CannotStart
 from daemon.job_queue import JobQueue
 from daemon.jobs import Commitment
 from daemon.retry import next_delivery
 from daemon.spool import Spool
+from daemon.tls import callback_context
 
 log = structlog.get_logger()
 
@@ -74,6 +77,7 @@ class CommitmentReporter:
         verdict = examine(self._queue, self._spool, from_text(request.instance_references))
         ae = AE(request.called_ae_title)
         ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = _TIMEOUT_SECONDS
+        refusals: list[str] = []
         try:
             association = ae.associate(
                 request.address,
@@ -81,11 +85,13 @@ class CommitmentReporter:
                 contexts=[build_context(STORAGE_COMMITMENT)],
                 ae_title=request.calling_ae_title,
                 ext_neg=[build_role(STORAGE_COMMITMENT, scp_role=True)],
+                tls_args=self._tls_arguments(request, peer, refusals.append),
             )
-        except OSError as error:
+        except (OSError, CannotStart) as error:
             return f"no connection to {request.address}:{peer.port}: {error}"
         if not association.is_established:
-            return f"no association with {request.calling_ae_title} at {request.address}:{peer.port}"
+            why = f": TLS was not agreed upon: {refusals[0]}" if refusals else ""
+            return f"no association with {request.calling_ae_title} at {request.address}:{peer.port}{why}"
         try:
             status, _ = association.send_n_event_report(
                 report(request.transaction_uid, verdict),
@@ -99,6 +105,13 @@ class CommitmentReporter:
             association.release()
         code = status.get("Status")
         return None if code == 0x0000 else f"{request.calling_ae_title} answered {code}"
+
+    def _tls_arguments(
+        self, request: Commitment, peer: Peer, failed: Callable[[str], None]
+    ) -> tuple[SSLContext, str] | None:
+        """Return what pynetdicom wants; the configuration makes sure that [tls] is there where it is needed."""
+        tls = self._settings().tls
+        return (callback_context(tls, peer, failed), request.address) if peer.tls and tls else None
 
     def _again(self, request: Commitment, problem: str) -> None:
         retry_for = timedelta(hours=self._settings().delivery.retry_for_hours)

@@ -161,6 +161,7 @@ class Peer(_Section):
     certificates_sha256: tuple[Sha256, ...] = ()
     max_associations: int = Field(1000, ge=1, le=1000)
     port: Port | None = None
+    tls: bool = False
     query: bool = False
 
     @model_validator(mode="after")
@@ -169,6 +170,14 @@ class Peer(_Section):
             self.ae_title == ANY or len(self.hosts) != 1 or "/" in self.hosts[0] or not self.port
         ):
             raise ValueError("query needs one AE title, one host that is no network, and its port")
+        return self
+
+    @model_validator(mode="after")
+    def _pinned_is_pinned_both_ways(self) -> Self:
+        if self.port and self.certificates_sha256 and not self.tls:
+            raise ValueError(
+                "tls = true is missing: a peer with certificates_sha256 is called back on its port by TLS alone"
+            )
         return self
 
     def allows(self, ae_title: str, address: str, certificate_sha256: str = "") -> bool:
@@ -253,7 +262,7 @@ class Config(_Section):
     @model_validator(mode="after")
     def _tls_has_its_section(self) -> Self:
         needing = [f'destination "{each.name}"' for each in self.destinations if each.tls]
-        needing += [f'peer "{each.ae_title}"' for each in self.peers if each.certificates_sha256]
+        needing += [f'peer "{each.ae_title}"' for each in self.peers if each.certificates_sha256 or each.tls]
         if needing and self.tls is None:
             raise ValueError(f"[tls] is missing, which {', '.join(needing)} needs")
         return self

@@ -79,14 +79,14 @@ class NotDone(Exception):  # noqa: N818 -- says what holds
 
 
 def peer_node(peer: Peer, host: str) -> Destination:
-    """A peer as somebody to call; one that comes by TLS, with a certificate that is pinned, is called by TLS."""
+    """A peer as somebody to call."""
     pins = peer.certificates_sha256
     return Destination(
         name="peer",
         ae_title=peer.ae_title,
         host=host,
         port=peer.port or 0,
-        tls=bool(pins),
+        tls=peer.tls,
         certificate_sha256=pins[0] if len(pins) == 1 else None,
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from daemon.config import Destination, Tls
+from daemon.config import Destination, Peer, Tls
 from daemon.errors import CannotStart
 
 _SUITES = "@SECLEVEL=2:ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -43,6 +43,11 @@ def client_context(tls: Tls, destination: Destination, failed: Callable[[str], N
     """
     pins = [destination.certificate_sha256] if destination.certificate_sha256 else []
     return _calling_context(tls, pins, failed)
+
+
+def callback_context(tls: Tls, peer: Peer, failed: Callable[[str], None]) -> ssl.SSLContext:
+    """For calling a peer back; as `client_context`, with the certificates that the peer may call with."""
+    return _calling_context(tls, peer.certificates_sha256, failed)
 
 
 def _calling_context(tls: Tls, pins: Collection[str], failed: Callable[[str], None]) -> ssl.SSLContext:

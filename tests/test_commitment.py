@@ -1,5 +1,7 @@
 """Storage commitment: yes only for what is on disk with the bytes that were acknowledged, and always an answer."""
 
+import shutil
+import ssl
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Event
@@ -12,6 +14,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 
 from daemon.commitment import FailureReason
 from daemon.commitment_reporter import CommitmentReporter
+from tests.certificates import Authority
 from tests.nodes import a_config, receiving_node
 from tests.peers import LIMIT_SECONDS, free_port, send, wait_until
 from tests.phantom import write_series
@@ -132,6 +135,42 @@ def test_a_client_that_hangs_up_is_called_back(tmp_path):
 
     ((event_type, information),) = client.answers
     assert (event_type, information.TransactionUID) == (1, "1.2.7")
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is needed")
+@pytest.mark.parametrize("known", [True, False])
+def test_a_pinned_client_is_called_back_by_tls_with_its_own_certificate_or_not_at_all(tmp_path, known):
+    authority = Authority(tmp_path / "pki")
+    own, expected, other = (authority.sign(name) for name in ("oarlock", "client", "other"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    shown = expected if known else other
+    context.load_cert_chain(shown.certificate, shown.key)
+    client, ae = Asking(), AE("CT1")
+    ae.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
+    server = ae.start_server(
+        ("127.0.0.1", 0), block=False, ssl_context=context, evt_handlers=[(evt.EVT_N_EVENT_REPORT, client)]
+    )
+    peer = {"ae_title": "CT1", "port": server.server_address[1], "tls": True}
+    tls = {"certificate": own.certificate, "key": own.key, "authorities": authority.own.certificate}
+    try:
+        with node_with_images(tmp_path) as (node, uids):
+            reference = f"{CTImageStorage} {uids[0]}"
+            node.queue.keep_commitment("1.2.7", ("CT1", "OARLOCK"), "127.0.0.1", reference, datetime.now(UTC))
+            peers = [peer | {"certificates_sha256": [expected.sha256]}]
+            assert reporter_of(node, peers=peers, tls=tls).report_next()
+    finally:
+        server.shutdown()
+
+    assert [kind for kind, _ in client.answers] == ([1] if known else [])
+
+
+def test_a_pinned_client_is_never_called_back_without_tls(tmp_path):
+    pinned = {"ae_title": "CT1", "port": 104, "certificates_sha256": ["a" * 64]}
+    tls = {"certificate": "a.crt", "key": "a.key", "require_peer_certificate": False}
+    with pytest.raises(ValueError, match="tls = true is missing"):
+        a_config(tmp_path, peers=[pinned], tls=tls)
+    with pytest.raises(ValueError, match=r"\[tls\] is missing, which peer"):
+        a_config(tmp_path, peers=[{"ae_title": "CT1", "port": 104, "tls": True}])
 
 
 def reporter_of(node, **sections):
