@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, true
 from sqlalchemy.orm import Session, aliased
 
 from daemon.job_queue_state import get, move, open_job, remark
@@ -13,7 +13,7 @@ from daemon.jobs import Instance, Job, JobState, SetAside
 _WITHOUT_IMAGES = (JobState.CANCELLED, JobState.PURGED)
 """An image of such a job counts as never received: sent again, it opens a new job."""
 
-TAKES_IMAGES = or_(Job.state == JobState.RECEIVING, Job.discarding)
+TAKES_IMAGES = or_(Job.state == JobState.RECEIVING, Job.discarding == true())
 """Of a job that is discarded while its images arrive, the rest must not become a series of its own."""
 
 

@@ -178,6 +178,7 @@ class Job(Base):
         ),
         Index(None, "state", "id"),
         Index(None, "state", "state_since"),
+        Index(None, "discarding", sqlite_where=text("discarding = 1")),
         Index(None, "patient_id"),
         Index(None, "accession_number"),
         # Folders carry the job's number: no number may ever be used again.

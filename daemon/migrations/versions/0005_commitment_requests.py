@@ -27,6 +27,7 @@ def upgrade() -> None:
     op.add_column("delivery_items", sa.Column("committed_at", sa.DateTime))
     op.add_column("jobs", sa.Column("awaits", sa.String))
     op.add_column("jobs", sa.Column("discarding", sa.Boolean, nullable=False, server_default=sa.text("0")))
+    op.create_index("ix_jobs_discarding", "jobs", ["discarding"], sqlite_where=sa.text("discarding = 1"))
     op.execute("DROP VIEW v_waiting")
     op.execute(f"CREATE VIEW v_waiting AS {_WAITING}")
 
