@@ -290,7 +290,17 @@ class _Failures(logging.Handler):
 
 
 TARGET = Target(
-    ("daemon.listener", "daemon.dicom_port", "daemon.reception", "daemon.instance_header"),
+    (
+        "daemon.pdata",
+        "daemon.command_set",
+        "daemon.negotiation",
+        "daemon.association",
+        "daemon.listener",
+        "daemon.dicom_port",
+        "daemon.reception",
+        "daemon.instance_header",
+        "daemon.element_walk",
+    ),
     seeds,
     mutate,
     opened,
