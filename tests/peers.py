@@ -289,8 +289,8 @@ class Orthanc:
 
 
 @contextmanager
-def orthanc(folder: Path, ae_title: str = "ORTHANC") -> Iterator[Orthanc]:
-    """An Orthanc with an empty store under `folder`, on free ports."""
+def orthanc(folder: Path, ae_title: str = "ORTHANC", **more: Any) -> Iterator[Orthanc]:
+    """An Orthanc with an empty store under `folder`, on free ports; `more` of its settings replace or add."""
     folder.mkdir(parents=True, exist_ok=True)
     server = Orthanc(ae_title, free_port(), free_port())
     settings = {
@@ -305,6 +305,7 @@ def orthanc(folder: Path, ae_title: str = "ORTHANC") -> Iterator[Orthanc]:
         "DicomAlwaysAllowStore": True,
         "DicomCheckCalledAet": False,
         "Plugins": [],
+        **more,
     }
     (folder / "orthanc.json").write_text(json.dumps(settings), encoding="utf-8")
     with _process(["Orthanc", str(folder / "orthanc.json")], folder / "orthanc.log") as process:
