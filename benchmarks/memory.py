@@ -6,12 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks import record
 from benchmarks.result import Curve, Goal, Point, Report, ResultsDifferError, Row, Sample, Unit
-from tests.anatomy import average_anatomy
-from tests.phantom import write_ct
+from tests.anatomy import write_average_series
 
 SLICES = (100, 200, 300)
 GOAL_MB = 4000.0
@@ -44,18 +41,9 @@ print(json.dumps([peak, sorted(done.masks)]))
 
 def peak_mb(slices: int, height_share: float) -> tuple[float, list[str]]:
     """Of a process of its own, and the organs it found; the average anatomy, or its upper part, so finely cut."""
-    hu, grid, _ = average_anatomy()
-    low = round((1 - height_share) * (len(hu) - 1))
-    chosen = np.linspace(low, len(hu) - 1, slices).round().astype(int)
-    steps = np.linspace(0, 1, slices)[:, None]
-    first, last = grid.positions_mm[low], grid.positions_mm[-1]
-    grid = type(grid)(
-        first + steps * (last - first), grid.row_direction, grid.column_direction,
-        grid.pixel_spacing_mm, grid.rows, grid.columns,
-    )  # fmt: skip
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
-        write_ct(folder / "ct", hu[chosen], grid)
+        write_average_series(folder / "ct", slices, height_share)
         command = [sys.executable, "-c", CHILD, str(folder / "ct"), str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

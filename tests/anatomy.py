@@ -1,7 +1,7 @@
 """A head-and-neck CT of nobody: the average of many patients, made crisp, with the organs drawn in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -204,3 +204,14 @@ def write_demo_series(folder: Path, seed: int = 0) -> list[Path]:
         Manufacturer="oarlock",
         ManufacturerModelName="Average anatomy",
     )
+
+
+def write_average_series(folder: Path, slices: int, height_share: float = 1.0, seed: int = 0) -> list[Path]:
+    """Write the average anatomy, or its upper part, cut into so many slices."""
+    hu, grid, _ = average_anatomy(seed)
+    low = round((1 - height_share) * (len(hu) - 1))
+    chosen = np.linspace(low, len(hu) - 1, slices).round().astype(int)
+    steps = np.linspace(0, 1, slices)[:, None]
+    first, last = grid.positions_mm[low], grid.positions_mm[-1]
+    positions = first + steps * (last - first)
+    return write_ct(folder, hu[chosen], replace(grid, positions_mm=positions), seed=seed)

@@ -81,9 +81,9 @@ def main(
         port = free_port()
         config = folder / "oarlock.toml"
         config.write_text(CONFIG.format(port=port, root=folder / "spool", destination_port=peer.port))
-        listener = stack.enter_context(_role("listen", config, folder))
+        listener = stack.enter_context(role("listen", config, folder))
         wait_until(lambda: accepts_tcp(port), "the listener to open its port", limit=60)
-        worker = stack.enter_context(_role("work", config, folder))
+        worker = stack.enter_context(role("work", config, folder))
         queue = open_queue(f"sqlite:///{folder / 'spool' / 'oarlock.db'}", lambda: datetime.now(UTC))
         stack.callback(queue.close)
         _send(paths, port, console)
@@ -131,10 +131,10 @@ def _chosen_series(folder: Path, console: Console) -> list[Path]:
 
 
 @contextmanager
-def _role(role: str, config: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def role(name: str, config: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """One of oarlock's processes, its log in a file; ended by SIGTERM as systemd would."""
-    command = [sys.executable, "-m", "daemon", role, "--config", str(config)]
-    with (folder / f"{role}.log").open("wb") as log:
+    command = [sys.executable, "-m", "daemon", name, "--config", str(config)]
+    with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ})
         try:
             yield process
@@ -168,7 +168,7 @@ def _follow(queue: JobQueue, roles: list[subprocess.Popen[bytes]], console: Cons
             if job.state not in RUNNING:
                 bars.update(task, completed=1.0)
                 return job
-            if ended := [role for role in roles if role.poll() is not None]:
+            if ended := [each for each in roles if each.poll() is not None]:
                 console.print(f"`{' '.join(map(str, ended[0].args))}` ended with {ended[0].returncode}")
                 return job
             if time.monotonic() > deadline:
