@@ -2,9 +2,9 @@
 
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import lru_cache
 from importlib.metadata import version
@@ -32,12 +32,18 @@ ASSOCIATIONS = (1, 4)
 ROUNDS = 3
 LEAST_MB_PER_SECOND = 200.0
 RATIOS = {ORTHANC_SYNCED: 2.5, STORESCP_SYNCED: 1.0}
-DISK = "disk"
+DISK, THREE_SYNCS = "disk", "three syncs"
+LOG_BYTES = 4 * 4120
+"""What SQLite appends to its journal for the row of one image: four pages with their headers."""
+LIMITS = {
+    DISK: "a bare loop: write, fsync, fsync of the folder",
+    THREE_SYNCS: "a bare loop of our order: write, fsync, link, fsync of the folder, append to a log, fdatasync",
+}
 NOTES = {
     STORESCP: "the peer promises nothing: its files are not synced",
     STORESCP_SYNCED: "its files are synced after the last response, so a response is no promise",
     ORTHANC: "the peer promises nothing: its files are not synced",
-    ORTHANC_SYNCED: "files are synced, folders and index are not before each response",
+    ORTHANC_SYNCED: "each file is synced; its folder and its row in the index are not",
     PYNETDICOM: "the peer promises nothing: its files are not synced",
 }
 ABOUT = (
@@ -71,7 +77,7 @@ def run(*, quick: bool) -> Report:
         "Reception",
         ABOUT,
         tuple(row for each in ASSOCIATIONS for row in _rows(rates[each], each, count, goals[each])),
-        limits=tuple(_limit(rates[each], each) for each in ASSOCIATIONS),
+        limits=tuple(limit for each in ASSOCIATIONS for limit in _limits(rates[each], each)),
         unmeasured=(
             "A network between two machines: none was at hand.",
             *(f"{name}: it is not installed." for name in missing),
@@ -100,12 +106,16 @@ def _rates(
             images(f"{root}.{number}", each, QUICK_SIDE if quick else SIDE) for number in range(associations)
         ]
 
-    disk.mkdir()
     programs = {
         name: _turns(sent, lambda series, to=receiver, name=name: _received(name, to, series))
         for name, receiver in receivers.items()
     }
-    programs[DISK] = _turns(sent, lambda series: _written(disk, series))
+    programs[DISK] = _turns(
+        sent, lambda series: _written(disk / "bare", series, lambda path: sync_folder(path.parent))
+    )
+    programs[THREE_SYNCS] = _turns(
+        sent, lambda series: _written(disk / "arriving", series, _linked_and_logged)
+    )
     seconds = take_turns(
         programs, 1 if quick else ROUNDS, f"reception, {associations} at once", warm_up=not quick
     )
@@ -142,24 +152,35 @@ def _received(name: str, receiver: Receiver, series: Series) -> float:
     return seconds
 
 
-def _written(folder: Path, series: Series) -> float:
-    """Seconds that a bare loop for each association takes to write, sync, and sync the folder."""
+def _written(folder: Path, series: Series, finish: Callable[[Path], None]) -> float:
+    """Seconds that a bare loop for each association takes to write and sync every image, and to finish it."""
+    folder.mkdir(parents=True, exist_ok=True)
 
     def write(own: list[Image]) -> None:
         for image in own:
-            descriptor = os.open(folder / image.sop_instance_uid, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            path = folder / image.sop_instance_uid
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             os.write(descriptor, image.dataset_bytes)
             os.fsync(descriptor)
             os.close(descriptor)
-            sync_folder(folder)
+            finish(path)
 
-    threads = [threading.Thread(target=write, args=(own,)) for own in series]
-    started = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return time.perf_counter() - started
+    with ThreadPoolExecutor(len(series)) as threads:
+        started = time.perf_counter()
+        list(threads.map(write, series))
+        return time.perf_counter() - started
+
+
+def _linked_and_logged(path: Path) -> None:
+    named = path.parent / "named"
+    named.mkdir(exist_ok=True)
+    os.link(path, named / path.name)
+    sync_folder(named)
+    path.unlink()
+    descriptor = os.open(path.parent / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(descriptor, bytes(LOG_BYTES))
+    os.fdatasync(descriptor)
+    os.close(descriptor)
 
 
 def _rows(rates: Mapping[str, Sample], associations: int, count: int, least: float) -> list[Row]:
@@ -178,15 +199,16 @@ def _rows(rates: Mapping[str, Sample], associations: int, count: int, least: flo
             NOTES[name],
         )
         for name, rate in rates.items()
-        if name not in {OURS, DISK}
+        if name not in {OURS, *LIMITS}
     ]
 
 
-def _limit(rates: Mapping[str, Sample], associations: int) -> Limit:
-    source = "a bare loop in each of as many threads: write, fsync, fsync of the folder; in the same turns"
-    return Limit(
-        f"{associations} at once", Unit.MB_PER_SECOND, rates[OURS].median, rates[DISK].median, source
-    )
+def _limits(rates: Mapping[str, Sample], associations: int) -> list[Limit]:
+    what, threads = f"{associations} at once", f"in each of {associations} threads, in the same turns"
+    return [
+        Limit(what, Unit.MB_PER_SECOND, rates[OURS].median, rates[name].median, f"{source}; {threads}")
+        for name, source in LIMITS.items()
+    ]
 
 
 if __name__ == "__main__":
