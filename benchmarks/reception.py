@@ -146,8 +146,8 @@ def _received(name: str, receiver: Receiver, series: Series) -> float:
     if stored.keys() != wanted.keys():
         raise ResultsDifferError(f"{name} holds {len(stored)} images, {len(wanted)} were sent")
     for uid, pixels in stored.items():
-        # Pixel Data is the last element, and explicit in its length.
-        if not pixels or not wanted[uid].dataset_bytes.endswith(pixels):
+        # Pixel Data is the last element, behind its length.
+        if not wanted[uid].dataset_bytes.endswith(len(pixels).to_bytes(4, "little") + pixels):
             raise ResultsDifferError(f"{name} holds other pixels of {uid}")
     return seconds
 
