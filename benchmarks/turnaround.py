@@ -132,7 +132,7 @@ def seconds_by_stage(report: JobReport) -> dict[str, float]:
         "see that the series is complete, after the quiet period": complete - QUIET_SECONDS,
         "be taken by the worker": taken,
         **stages,
-        "between the stages": segmented - sum(stages.values()),
+        "draw the QA sheet, write to the job table": segmented - sum(stages.values()),
         "send": delivered,
     }
 
@@ -141,7 +141,6 @@ def run(*, quick: bool) -> Report:
     """One node, one series after another."""
     slices, threads = (20, 1) if quick else (SLICES, 0)
     rounds = range(1) if quick else range(ROUNDS + 1)
-    reports = []
     with tempfile.TemporaryDirectory() as root, ReceivingPeer("TPS") as peer:
         series = [
             write_average_series(Path(root) / f"ct{seed}", slices, 0.3 if quick else 1.0, seed=seed)
