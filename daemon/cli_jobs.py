@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
-from rich.progress import Progress
 from sqlalchemy import make_url
 
 from daemon import roles, tables
@@ -171,6 +170,8 @@ def recover(config: ConfigFile = DEFAULT_CONFIG) -> None:
     Stop the services and move what is left of the table aside first.
     Jobs without results are segmented; those with results are held, as nobody knows whether they were delivered.
     """
+    from rich.progress import Progress
+
     screen = tables.console(errors=True)
     with Progress(console=screen, disable=not screen.is_terminal) as bars:
         task = bars.add_task("jobs")

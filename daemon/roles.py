@@ -17,7 +17,6 @@ from daemon.config import Config
 from daemon.config_values import is_known
 from daemon.errors import CannotStart
 from daemon.service import run
-from daemon.supervisor import Child, Supervisor
 
 if TYPE_CHECKING:
     from daemon.recovery import Recovery
@@ -93,6 +92,8 @@ def work(config: Config, path: Path) -> None:
 
 def serve(path: Path) -> None:
     """Run listener and worker as children until asked to stop; raises CannotStart where one cannot."""
+    from daemon.supervisor import Child, Supervisor
+
     children = [
         Child(role, [sys.executable, "-m", "daemon", role, "--config", str(path.absolute())])
         for role in ("listen", "work")

@@ -98,6 +98,8 @@ HEAVY = (
     "highdicom",
     "pynetdicom",
     "alembic",
+    "rich.progress",
+    "daemon.supervisor",
 )
 
 
