@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from daemon.config import Config
+from daemon.config import Config, Peer
 from daemon.config_values import ANY, covers
 from daemon.dimse import Rejection
 
@@ -23,35 +23,41 @@ class AssociationRequest:
     """Whether it proposes a class of images, or only verification and storage commitment."""
 
 
-def stranger(config: Config, asked: AssociationRequest) -> Rejection | None:
-    """Return what will not pass by itself; may wait for the name service where a peer is named by its host."""
-    if asked.application_context != _DICOM_APPLICATION_CONTEXT:
-        return Rejection.APPLICATION_CONTEXT_NOT_SUPPORTED
-    if asked.called not in _our_titles(config):
-        return Rejection.CALLED_AE_TITLE_NOT_RECOGNISED
-    if not (may_send(config, asked) or _may_report(config, asked)):
-        return Rejection.CALLING_AE_TITLE_NOT_RECOGNISED
-    return None
+@dataclass(frozen=True)
+class Caller:
+    """What the configuration knows of who asks."""
 
-
-def may_send(config: Config, asked: AssociationRequest) -> bool:
-    """Whether it is one of the peers; who is not may come to report a storage commitment at most."""
-    return config.peer_for(asked.calling, asked.address, asked.certificate_sha256) is not None
-
-
-def _may_report(config: Config, asked: AssociationRequest) -> bool:
+    peer: Peer | None
+    """Who is none may come to report a storage commitment at most."""
+    may_report: bool
     """Whether it is a destination that was asked to commit what it stored, and may answer by calling us."""
-    return any(
+
+
+def caller(config: Config, asked: AssociationRequest) -> Caller:
+    """Look up who asks; may wait for the name service where the configuration names a host by its name."""
+    may_report = any(
         each.commitment
         and each.ae_title == asked.calling
         and covers(each.host, asked.address)
         and (each.certificate_sha256 or asked.certificate_sha256) == asked.certificate_sha256
         for each in config.destinations
     )
+    return Caller(config.peer_for(asked.calling, asked.address, asked.certificate_sha256), may_report)
+
+
+def stranger(config: Config, asked: AssociationRequest, known: Caller) -> Rejection | None:
+    """Return what will not pass by itself."""
+    if asked.application_context != _DICOM_APPLICATION_CONTEXT:
+        return Rejection.APPLICATION_CONTEXT_NOT_SUPPORTED
+    if asked.called not in _our_titles(config):
+        return Rejection.CALLED_AE_TITLE_NOT_RECOGNISED
+    if not (known.peer or known.may_report):
+        return Rejection.CALLING_AE_TITLE_NOT_RECOGNISED
+    return None
 
 
 def overload(
-    config: Config, asked: AssociationRequest, open_titles: Collection[str], *, has_room: bool
+    config: Config, asked: AssociationRequest, known: Caller, open_titles: Collection[str], *, has_room: bool
 ) -> Rejection | None:
     """Return what passes: the sender should come again.
 
@@ -60,11 +66,12 @@ def overload(
     open_titles
         Calling AE titles of the associations that are open, once for each.
     """
-    peer = config.peer_for(asked.calling, asked.address, asked.certificate_sha256)
     own = sum(title == asked.calling for title in open_titles)
-    if len(open_titles) >= config.node.max_associations or (peer and own >= peer.max_associations):
+    if len(open_titles) >= config.node.max_associations or (
+        known.peer and own >= known.peer.max_associations
+    ):
         return Rejection.LOCAL_LIMIT_EXCEEDED
-    if has_room or (not asked.wants_to_store and _may_report(config, asked)):
+    if has_room or (not asked.wants_to_store and known.may_report):
         return None  # without the reports nothing would be delivered, and so nothing purged
     return Rejection.TEMPORARY_CONGESTION
 

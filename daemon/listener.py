@@ -10,7 +10,7 @@ import structlog
 from pydicom.uid import UID, CTImageStorage
 from pynetdicom.presentation import PresentationContext
 
-from daemon.admission import AssociationRequest, may_send, overload, stranger
+from daemon.admission import AssociationRequest, Caller, caller, overload, stranger
 from daemon.association import VERIFICATION, Association
 from daemon.commitment import STORAGE_COMMITMENT
 from daemon.commitment_reports import CommitmentReports
@@ -260,6 +260,7 @@ class Listener:
             certificate_sha256=fingerprint(connection.socket),
             wants_to_store=CTImageStorage in proposal.abstract_syntaxes,
         )
+        known = caller(self._config, asked)
         association = Association(
             next(self._numbers),
             (asked.calling, asked.called),
@@ -268,10 +269,12 @@ class Listener:
             self._reception,
             self._commitments,
             self._reports,
-            may_send=may_send(self._config, asked),
+            may_send=known.peer is not None,
         )
         try:
-            rejection = stranger(self._config, asked) or self._take_seat(association, asked, connection)
+            rejection = stranger(self._config, asked, known) or self._take_seat(
+                association, asked, known, connection
+            )
         except Exception:
             log.exception("admission_failed")
             rejection = Rejection.TEMPORARY_CONGESTION
@@ -287,12 +290,12 @@ class Listener:
         return reject(rejection.value), None
 
     def _take_seat(
-        self, association: Association, asked: AssociationRequest, connection: Connection
+        self, association: Association, asked: AssociationRequest, known: Caller, connection: Connection
     ) -> Rejection | None:
         has_room = not self._stopping and self._reception.has_room()
         with self._lock:
             titles = [each.calling for each in self._open]
-            rejection = overload(self._config, asked, titles, has_room=has_room)
+            rejection = overload(self._config, asked, known, titles, has_room=has_room)
             if rejection is None:
                 self._open[association] = connection
         return rejection

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.admission import AssociationRequest, overload, stranger
+from daemon.admission import AssociationRequest, caller, overload, stranger
 from daemon.dimse import Rejection
 from tests.nodes import a_config
 
@@ -27,6 +27,16 @@ def config(**sections):
     return a_config(Path("/nowhere"), **{"peers": peers} | sections)
 
 
+def refusal(config, request):
+    """The whole answer to one who asks while nobody else is there."""
+    return stranger(config, request, caller(config, request))
+
+
+def rush(config, request, titles, *, has_room=True):
+    """The answer to a known one while others are there."""
+    return overload(config, request, caller(config, request), titles, has_room=has_room)
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -43,19 +53,19 @@ def config(**sections):
 def test_a_stranger_is_refused_with_the_reason_that_tells_its_administrator_what_to_correct(
     changes, expected
 ):
-    assert stranger(config(), asked(**changes)) is expected
+    assert refusal(config(), asked(**changes)) is expected
 
 
 def test_without_peers_nobody_may_send():
-    assert stranger(config(peers=[]), asked()) is CALLING
+    assert refusal(config(peers=[]), asked()) is CALLING
 
 
 def test_titles_that_a_route_is_made_for_are_ours_but_a_route_for_any_title_opens_nothing():
     routes = [{"called_ae_title": "OAR_HN", "destinations": []}, {"called_ae_title": "*", "destinations": []}]
 
-    assert stranger(config(routes=routes), asked(called="OAR_HN")) is None
-    assert stranger(config(routes=routes), asked(called="OTHER")) is CALLED
-    assert stranger(config(routes=routes), asked(called="*")) is CALLED
+    assert refusal(config(routes=routes), asked(called="OAR_HN")) is None
+    assert refusal(config(routes=routes), asked(called="OTHER")) is CALLED
+    assert refusal(config(routes=routes), asked(called="*")) is CALLED
 
 
 @pytest.mark.parametrize(
@@ -69,16 +79,13 @@ def test_titles_that_a_route_is_made_for_are_ours_but_a_route_for_any_title_open
 )
 def test_an_overloaded_node_asks_to_come_again(associations, has_room, expected):
     titles = ["CT9"] * associations
-    assert overload(config(), asked(), titles, has_room=has_room) is expected
+    assert rush(config(), asked(), titles, has_room=has_room) is expected
     assert expected is None or expected.value[0] == 2  # rejected-transient, PS3.8 table 9-21
 
 
 def test_a_peer_that_holds_too_many_associations_does_not_keep_the_others_out():
     narrow = config(peers=[{"ae_title": "CT1", "max_associations": 2}, {"ae_title": "CT2"}])
 
-    assert overload(narrow, asked(calling="CT1"), ["CT1"], has_room=True) is None
-    assert (
-        overload(narrow, asked(calling="CT1"), ["CT1", "CT1"], has_room=True)
-        is Rejection.LOCAL_LIMIT_EXCEEDED
-    )
-    assert overload(narrow, asked(calling="CT2"), ["CT1", "CT1"], has_room=True) is None
+    assert rush(narrow, asked(calling="CT1"), ["CT1"]) is None
+    assert rush(narrow, asked(calling="CT1"), ["CT1", "CT1"]) is Rejection.LOCAL_LIMIT_EXCEEDED
+    assert rush(narrow, asked(calling="CT2"), ["CT1", "CT1"]) is None
