@@ -39,6 +39,8 @@ LEAST_SHARE = 0.005
 """Share of voxels that air and soft tissue must each have; a patient's CT in HU has far more of both."""
 
 _RLE_HEADER_BYTES = 64
+_INT32 = (np.iinfo(np.int32).min, np.iinfo(np.int32).max)
+
 _PIXEL_ATTRIBUTES = [
     "SamplesPerPixel",
     "PhotometricInterpretation",
@@ -204,7 +206,7 @@ def _read_hu(header: SliceHeader) -> NDArray[np.int16]:
     if slope == 1 and intercept.is_integer():
         hu = np.add(stored, int(intercept), dtype=np.int32)
     else:
-        hu = np.rint(stored * slope + intercept).astype(np.int32)
+        hu = np.rint(stored * slope + intercept).clip(*_INT32).astype(np.int32)
     if header.padding and not _is_among_image_values(header):
         hu[(stored >= header.padding[0]) & (stored <= header.padding[1])] = LOWEST_HU
     clipped: NDArray[np.int16] = hu.clip(LOWEST_HU, np.iinfo(np.int16).max).astype(np.int16)

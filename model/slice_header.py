@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from pydicom import Dataset
 
 from model.dicom_file import read_file
@@ -30,6 +29,10 @@ _ATTRIBUTES = [
     "RescaleIntercept",
     "RescaleType",
 ]
+
+
+LARGEST = 1e9
+"""No length in mm, direction or scale of HU is larger: whatever is, was damaged on the way."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def _floats(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...] | N
         values = tuple(float(str(v)) for v in _values(dataset, keyword))
     except ValueError:
         return None
-    return values if len(values) == count and np.isfinite(values).all() else None
+    return values if len(values) == count and all(abs(value) <= LARGEST for value in values) else None
 
 
 def _float(dataset: Dataset, keyword: str) -> float | None:

@@ -307,6 +307,7 @@ def test_find_series_sorts_files_by_series_and_passes_over_the_rest(tmp_path):
             {"change": changing("ImageOrientationPatient", [1, 0, 0, 1, 0, 0], [5])},
         ),
         (ReasonCode.MISSING_POSITION, {"change": changing("ImageOrientationPatient", [0] * 6)}),
+        (ReasonCode.MISSING_POSITION, {"change": changing("ImageOrientationPatient", ["1e300"] * 6, [5])}),
         (
             ReasonCode.MIXED_ORIENTATION,
             {"change": changing("ImageOrientationPatient", [1, 0, 0, 0, 0.96, 0.28], range(20))},
@@ -323,6 +324,8 @@ def test_find_series_sorts_files_by_series_and_passes_over_the_rest(tmp_path):
         (ReasonCode.NO_RESCALE, {"change": changing("RescaleSlope", None, [5])}),
         (ReasonCode.NO_RESCALE, {"change": changing("RescaleSlope", 0, [5])}),
         (ReasonCode.NO_RESCALE, {"change": changing("RescaleIntercept", None)}),
+        (ReasonCode.NO_RESCALE, {"change": changing("RescaleSlope", "1e300", [5])}),
+        (ReasonCode.IMPLAUSIBLE_HU, {"change": changing("RescaleSlope", "1e8")}),
         (ReasonCode.NO_RESCALE, {"RescaleType": "US"}),
         (ReasonCode.DUPLICATE_INSTANCE, {"change": changing("SOPInstanceUID", "1.2.3", [5, 6])}),
     ],
