@@ -94,6 +94,7 @@ def test_results_from_before_there_were_several_are_still_delivered(tmp_path, cl
             connection.execute(f"DELETE FROM {table}")  # noqa: S608 -- names stand above
         connection.executescript(
             "DROP TABLE commitment_requests; DROP VIEW v_waiting; CREATE VIEW v_waiting AS SELECT 1;"
+            "DROP INDEX ix_jobs_discarding;"
             "ALTER TABLE jobs DROP COLUMN awaits; ALTER TABLE jobs DROP COLUMN discarding;"
             "DROP INDEX ix_deliveries_due; DROP INDEX ix_deliveries_under_way;"
             "DROP INDEX ix_jobs_state_state_since;"
