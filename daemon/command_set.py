@@ -62,6 +62,8 @@ _UIDS = frozenset(
     }
 )
 
+_CLASSES = frozenset({Element.AFFECTED_SOP_CLASS_UID, Element.REQUESTED_SOP_CLASS_UID})
+
 
 class CommandError(Exception):
     """The bytes are no command set; the message says what is wrong with them."""
@@ -100,6 +102,8 @@ def decode_command(encoded: bytes) -> CommandSet:
             numbers[element] = int.from_bytes(value, "little")
         elif element in _UIDS:
             uids[element] = value.decode("ascii", "replace").rstrip("\0 ")
+            if element in _CLASSES and "\\" in uids[element]:
+                raise CommandError(f"(0000,{element:04X}) names several SOP classes, not one")
     try:
         field = numbers[Element.COMMAND_FIELD]
         data_set_type = numbers[Element.COMMAND_DATA_SET_TYPE]
