@@ -108,7 +108,9 @@ def _call_costs(table: JobTable, calls: int) -> dict[str, Sample]:
         "a known image found": _timed(
             lambda: queue.find_known(series, f"{series}.1", "CT1", "OARLOCK"), calls
         ),
-        "jobs to purge": _timed(lambda: queue.purgeable(NOW - timedelta(days=30)), calls),
+        "jobs to purge": _timed(
+            lambda: queue.purgeable(NOW - timedelta(days=30), [JobState.DELIVERED]), calls
+        ),
         "oarlock jobs": _timed(lambda: queue.jobs(limit=100), calls),
         "v_jobs of a patient": _timed(
             lambda: table.ask("SELECT * FROM v_jobs WHERE patient_id = 'P3'"), calls

@@ -6,6 +6,7 @@ from threading import Event
 
 from pydicom import Dataset
 from pynetdicom import build_context, evt
+from pynetdicom.pdu import P_DATA_TF
 
 from daemon.commitment import STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE, Reference, request
 from daemon.config import Destination, Tls
@@ -36,13 +37,18 @@ def request_commitment(
         Information; returns the status of the response.
     """
     timeouts = timeouts or Timeouts()
-    heard = Event()
+    heard, answered = Event(), Event()
 
     def on_event(event: evt.Event) -> tuple[int, None]:
         try:
             return on_report(event.event_type, lambda: event.event_information), None
         finally:
             heard.set()
+
+    def on_sent(event: evt.Event) -> None:
+        # What follows a report is our response to it; a release that overtook it would leave the peer waiting.
+        if heard.is_set() and isinstance(event.pdu, P_DATA_TF):
+            answered.set()
 
     def ask() -> Dataset:
         status, _ = association.send_n_action(
@@ -55,12 +61,12 @@ def request_commitment(
         return answer
 
     contexts = [build_context(STORAGE_COMMITMENT, list(UNCOMPRESSED[:2]))]
-    handlers: list[evt.EventHandlerType] = [(evt.EVT_N_EVENT_REPORT, on_event)]
+    handlers: list[evt.EventHandlerType] = [(evt.EVT_N_EVENT_REPORT, on_event), (evt.EVT_PDU_SENT, on_sent)]
     try:
         with associated(destination, calling_ae_title, contexts, timeouts, tls, handlers) as association:
             outcome = judged(ask, destination, timeouts, lambda status: status == 0x0000)
             if outcome.sent:
-                heard.wait(timeouts.report)
+                answered.wait(timeouts.report)
     except NotDone as reason:
         outcome = reason.outcome
     return _in_words(outcome, destination, calling_ae_title)
