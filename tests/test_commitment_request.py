@@ -299,7 +299,7 @@ def test_a_destination_may_call_to_report_and_not_to_send_images(workplace):
             accepted = [context.abstract_syntax for context in association.accepted_contexts]
         assert accepted == [StorageCommitmentPushModel]
         with calling(node.port, title="STRANGER") as association:
-            assert association.is_rejected
+            assert not association.is_established
 
 
 def test_reports_are_taken_below_the_watermark_as_only_they_make_room(workplace):
@@ -308,9 +308,9 @@ def test_reports_are_taken_below_the_watermark_as_only_they_make_room(workplace)
         workplace.deliver_all_due()
         node.spool._min_free_bytes = 2**62
         with calling(node.port, title="CT1", contexts=(CTImageStorage,)) as association:
-            assert association.is_rejected
+            assert not association.is_established
         with calling(node.port, contexts=(StorageCommitmentPushModel, CTImageStorage)) as association:
-            assert association.is_rejected
+            assert not association.is_established
         assert call_back(node.port, *archive.requests[0]) == 0x0000
 
     assert workplace.job(job).state is JobState.DELIVERED
