@@ -2,24 +2,22 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from ssl import SSLContext
 
 import structlog
-from pynetdicom import AE, build_context, build_role
+from pynetdicom import build_context, build_role
 
 from daemon.commitment import STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE, examine, from_text, report
 from daemon.config import Config, Peer
-from daemon.errors import CannotStart
 from daemon.job_queue import JobQueue
 from daemon.jobs import Commitment
+from daemon.outgoing_association import NotDone, Timeouts, associated, peer_node
 from daemon.retry import next_delivery
 from daemon.spool import Spool
-from daemon.tls import callback_context
 
 log = structlog.get_logger()
 
 _CLAIM_SECONDS = 300.0
-_TIMEOUT_SECONDS = 30.0
+_TIMEOUTS = Timeouts(connection=30, association=30, response=30, stall=30)
 
 
 class CommitmentReporter:
@@ -75,43 +73,25 @@ class CommitmentReporter:
     def _report(self, request: Commitment, peer: Peer) -> str | None:
         """Send the answer; returns why it was not taken."""
         verdict = examine(self._queue, self._spool, from_text(request.instance_references))
-        ae = AE(request.called_ae_title)
-        ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = _TIMEOUT_SECONDS
-        refusals: list[str] = []
-        try:
-            association = ae.associate(
-                request.address,
-                peer.port or 0,
-                contexts=[build_context(STORAGE_COMMITMENT)],
-                ae_title=request.calling_ae_title,
-                ext_neg=[build_role(STORAGE_COMMITMENT, scp_role=True)],
-                tls_args=self._tls_arguments(request, peer, refusals.append),
-            )
-        except (OSError, CannotStart) as error:
-            return f"no connection to {request.address}:{peer.port}: {error}"
-        if not association.is_established:
-            why = f": TLS was not agreed upon: {refusals[0]}" if refusals else ""
-            return f"no association with {request.calling_ae_title} at {request.address}:{peer.port}{why}"
-        try:
-            status, _ = association.send_n_event_report(
-                report(request.transaction_uid, verdict),
-                verdict.event_type,
-                STORAGE_COMMITMENT,
-                WELL_KNOWN_INSTANCE,
-            )
-        except (RuntimeError, ValueError) as error:
-            return f"{request.calling_ae_title} does not take the answer: {error}"
-        finally:
-            association.release()
-        code = status.get("Status")
-        return None if code == 0x0000 else f"{request.calling_ae_title} answered {code}"
-
-    def _tls_arguments(
-        self, request: Commitment, peer: Peer, failed: Callable[[str], None]
-    ) -> tuple[SSLContext, str] | None:
-        """Return what pynetdicom wants; the configuration makes sure that [tls] is there where it is needed."""
+        node = peer_node(peer, request.address)
+        contexts, roles = [build_context(STORAGE_COMMITMENT)], [build_role(STORAGE_COMMITMENT, scp_role=True)]
         tls = self._settings().tls
-        return (callback_context(tls, peer, failed), request.address) if peer.tls and tls else None
+        try:
+            with associated(
+                node, request.called_ae_title, contexts, _TIMEOUTS, tls, roles=roles
+            ) as association:
+                status, _ = association.send_n_event_report(
+                    report(request.transaction_uid, verdict),
+                    verdict.event_type,
+                    STORAGE_COMMITMENT,
+                    WELL_KNOWN_INSTANCE,
+                )
+        except NotDone as reason:
+            return reason.outcome.detail
+        except (RuntimeError, ValueError) as error:
+            return f"{peer.ae_title} does not take the answer: {error}"
+        code = status.get("Status")
+        return None if code == 0x0000 else f"{peer.ae_title} answered {code}"
 
     def _again(self, request: Commitment, problem: str) -> None:
         retry_for = timedelta(hours=self._settings().delivery.retry_for_hours)

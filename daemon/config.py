@@ -207,6 +207,11 @@ class Destination(_Section):
         ("rtstruct",), min_length=1
     )
 
+    @property
+    def pins(self) -> tuple[str, ...]:
+        """SHA-256 of the certificate that is taken whoever signed it; none where an authority vouches for it."""
+        return (self.certificate_sha256,) if self.certificate_sha256 else ()
+
 
 class Route(_Section):
     """Which structures go where, by the two AE titles of the association; no structures means all 21.

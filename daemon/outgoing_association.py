@@ -78,22 +78,28 @@ class NotDone(Exception):  # noqa: N818 -- says what holds
         super().__init__(outcome.detail)
 
 
-def peer_node(peer: Peer, host: str) -> Destination:
-    """A peer as somebody to call."""
-    pins = peer.certificates_sha256
-    return Destination(
-        name="peer",
-        ae_title=peer.ae_title,
-        host=host,
-        port=peer.port or 0,
-        tls=peer.tls,
-        certificate_sha256=pins[0] if len(pins) == 1 else None,
-    )
+@dataclass(frozen=True)
+class CalledPeer:
+    """A peer as somebody to call; its certificate is any of those that it may call with."""
+
+    ae_title: str
+    host: str
+    port: int
+    tls: bool
+    pins: tuple[str, ...]
+
+
+Node = Destination | CalledPeer
+
+
+def peer_node(peer: Peer, host: str) -> CalledPeer:
+    """A peer at one of its addresses, on the port that the configuration names."""
+    return CalledPeer(peer.ae_title, host, peer.port or 0, peer.tls, peer.certificates_sha256)
 
 
 @contextmanager
 def associated(
-    destination: Destination,
+    destination: Node,
     calling: str,
     contexts: list[PresentationContext],
     timeouts: Timeouts,
@@ -154,14 +160,14 @@ def associated(
 
 
 def _tls_arguments(
-    destination: Destination, tls: Tls | None, failed: Callable[[str], None]
+    destination: Node, tls: Tls | None, failed: Callable[[str], None]
 ) -> tuple[SSLContext, str] | None:
     """Return what pynetdicom wants; never nothing where TLS was asked for."""
     if not destination.tls:
         return None
     if tls is None:
         raise CannotStart("TLS is wanted for it, but [tls] is missing")
-    return client_context(tls, destination, failed), destination.host
+    return client_context(tls, destination.pins, failed), destination.host
 
 
 def _never_block_for_ever(connection: socket.socket, seconds: float) -> None:
@@ -173,7 +179,7 @@ def _never_block_for_ever(connection: socket.socket, seconds: float) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _no_connection(destination: Destination, why: str) -> DeliveryOutcome:
+def _no_connection(destination: Node, why: str) -> DeliveryOutcome:
     address = f"{destination.host}:{destination.port}"
     return DeliveryOutcome(
         OutcomeKind.CONNECTION,
@@ -182,9 +188,7 @@ def _no_connection(destination: Destination, why: str) -> DeliveryOutcome:
     )
 
 
-def _no_association(
-    association: Association, destination: Destination, timeouts: Timeouts
-) -> DeliveryOutcome:
+def _no_association(association: Association, destination: Node, timeouts: Timeouts) -> DeliveryOutcome:
     """Tell rejection, refusal of every context, abort and silence apart (PS3.8 section 7.1.1)."""
     answer = association.acceptor.primitive
     calling, called = association.requestor.ae_title, destination.ae_title
@@ -201,7 +205,7 @@ def _no_association(
     return DeliveryOutcome(OutcomeKind.ASSOCIATION, detail=detail)
 
 
-def no_context(destination: Destination, calling: str) -> DeliveryOutcome:
+def no_context(destination: Node, calling: str) -> DeliveryOutcome:
     """The destination takes the SOP class in no transfer syntax that was offered."""
     return DeliveryOutcome(
         OutcomeKind.CONTEXT,
@@ -212,7 +216,7 @@ def no_context(destination: Destination, calling: str) -> DeliveryOutcome:
 
 def judged(
     request: Callable[[], Dataset],
-    destination: Destination,
+    destination: Node,
     timeouts: Timeouts,
     is_good: Callable[[int], bool] = is_stored,
 ) -> DeliveryOutcome:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from daemon.config import Destination, Peer, Tls
+from daemon.config import Tls
 from daemon.errors import CannotStart
 
 _SUITES = "@SECLEVEL=2:ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -30,27 +30,19 @@ def server_context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def client_context(tls: Tls, destination: Destination, failed: Callable[[str], None]) -> ssl.SSLContext:
-    """For one destination; raises CannotStart where a file cannot be used.
+def client_context(tls: Tls, pins: Collection[str], failed: Callable[[str], None]) -> ssl.SSLContext:
+    """For a node that we call; raises CannotStart where a file cannot be used.
 
-    Its certificate must name its host and be signed by one of our authorities; or it must be the very one that
+    Its certificate must name its host and be signed by one of our authorities; or it must be one of those that
     the configuration names, whoever signed it and whatever it says.
 
     Parameters
     ----------
+    pins
+        SHA-256 of each certificate that the configuration names.
     failed
         Called with the reason when no TLS comes about; pynetdicom keeps it to itself.
     """
-    pins = [destination.certificate_sha256] if destination.certificate_sha256 else []
-    return _calling_context(tls, pins, failed)
-
-
-def callback_context(tls: Tls, peer: Peer, failed: Callable[[str], None]) -> ssl.SSLContext:
-    """For calling a peer back; as `client_context`, with the certificates that the peer may call with."""
-    return _calling_context(tls, peer.certificates_sha256, failed)
-
-
-def _calling_context(tls: Tls, pins: Collection[str], failed: Callable[[str], None]) -> ssl.SSLContext:
     context = _context(ssl.PROTOCOL_TLS_CLIENT, tls)
     if pins:
         context.check_hostname = False
