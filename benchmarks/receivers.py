@@ -15,7 +15,7 @@ from pydicom import dcmread
 from benchmarks.bulk_sender import LONGEST_PDU
 from tests.command import started, write_config
 from tests.conditions import accepts_tcp, free_port, wait_until
-from tests.peers import orthanc, storescp
+from tests.peers import ended, orthanc, storescp
 
 OURS = "oarlock"
 STORESCP, STORESCP_SYNCED = "storescp", "storescp, then fsync"
@@ -57,7 +57,7 @@ def ours(root: Path) -> Iterator[Receiver]:
     config = root / "oarlock.toml"
     config.write_text(config.read_text(encoding="utf-8").replace("port = 0", f"port = {port}"), "utf-8")
     process = started("listen", "--config", config, log=root / "log")
-    with _ended(process):
+    with ended(process):
         wait_until(lambda: process.poll() is not None or accepts_tcp(port), "the listener to listen")
         yield Receiver(port, "OARLOCK", _files(root / "jobs", "*/images/*.dcm"))
 
@@ -93,7 +93,7 @@ def pynetdicom(root: Path) -> Iterator[Receiver]:
     files = root / "files"
     options = ["-q", "-ba", "127.0.0.1", "-aet", "STORESCP", "-pdu", str(LONGEST_PDU), "-od", str(files)]
     process = subprocess.Popen([sys.executable, "-m", "pynetdicom", "storescp", str(port), *options])
-    with _ended(process):
+    with ended(process):
         wait_until(lambda: process.poll() is not None or accepts_tcp(port), "pynetdicom to listen")
         yield Receiver(port, "STORESCP", _files(files, "*"))
 
@@ -151,16 +151,3 @@ def _files(folder: Path, pattern: str) -> Callable[[], Stored]:
 def _pixels(content: bytes) -> tuple[str, bytes]:
     dataset = dcmread(BytesIO(content))
     return str(dataset.SOPInstanceUID), bytes(dataset.PixelData)
-
-
-@contextmanager
-def _ended(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()

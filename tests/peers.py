@@ -318,12 +318,19 @@ def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
     """Run a server for the time of the block; its output goes to a file."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=_ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT)
-        try:
+        with ended(process):
             yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+
+
+@contextmanager
+def ended(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> Iterator[None]:
+    """End a process with the block, by force where it takes longer than ten seconds."""
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -15,6 +15,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 
 from tests.conditions import LIMIT_SECONDS, wait_until
+from tests.instances import StoredInstance
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,16 @@ class Sender:
     ) -> None:
         if self.association.is_established:
             self.association.release()
+
+
+def store(sender: Sender, instance: StoredInstance) -> Response:
+    """Send one image as it is, under its own class and UID, and return the response."""
+    return sender.store(
+        instance.sop_class_uid,
+        instance.sop_instance_uid,
+        instance.transfer_syntax_uid,
+        instance.dataset_bytes,
+    )
 
 
 def send(

@@ -11,18 +11,10 @@ from tests.disks import PAGE, needs_mount, small_disk
 from tests.instances import ct_instance, ct_series
 from tests.nodes import receiving_node
 from tests.peers import ReceivingPeer, Sender
+from tests.senders import store
 from tests.workplace import Workplace
 
 pytestmark = needs_mount
-
-
-def store(sender, instance):
-    return sender.store(
-        instance.sop_class_uid,
-        instance.sop_instance_uid,
-        instance.transfer_syntax_uid,
-        instance.dataset_bytes,
-    ).status
 
 
 def stored_uids(node):
@@ -45,7 +37,7 @@ def test_wherever_the_disk_fills_up_while_images_arrive_what_was_acknowledged_is
         for pages in (*range(24), 40, 80):
             disk.leave(pages * PAGE)
             for instance in ct_series(3):
-                status = store(sender, instance)
+                status = store(sender, instance).status
                 statuses.add(status)
                 if status == 0x0000:
                     acknowledged.add(instance.sop_instance_uid)
@@ -54,7 +46,7 @@ def test_wherever_the_disk_fills_up_while_images_arrive_what_was_acknowledged_is
 
         assert statuses == {0x0000, 0xA700}
         assert list(disk.path.rglob("*.part")) == []
-        assert store(sender, ct_instance("1.2.3")) == 0x0000
+        assert store(sender, ct_instance("1.2.3")).status == 0x0000
 
 
 def test_wherever_the_disk_fills_up_while_results_are_written_the_job_waits_and_is_then_delivered(tmp_path):

@@ -31,6 +31,7 @@ from tests.conditions import accepts_tcp, wait_until
 from tests.instances import ct_dataset, ct_instance, ct_series, encoded
 from tests.nodes import receiving_node
 from tests.peers import Sender, send
+from tests.senders import store
 
 VERIFICATION = "1.2.840.10008.1.1"
 IMPATIENT = NetworkLimits(request_seconds=1, idle_seconds=1, drain_seconds=1)
@@ -46,15 +47,6 @@ def node(tmp_path):
 def impatient(tmp_path):
     with receiving_node(tmp_path, limits=IMPATIENT) as node:
         yield node
-
-
-def store(sender, instance):
-    return sender.store(
-        instance.sop_class_uid,
-        instance.sop_instance_uid,
-        instance.transfer_syntax_uid,
-        instance.dataset_bytes,
-    )
 
 
 def completed(node):

@@ -25,16 +25,8 @@ from tests.disks import needs_mount, read_only, small_disk
 from tests.instances import ct_series
 from tests.nodes import receiving_node
 from tests.peers import ReceivingPeer, Sender, send
+from tests.senders import store
 from tests.workplace import Workplace, small_series
-
-
-def store(sender, instance):
-    return sender.store(
-        instance.sop_class_uid,
-        instance.sop_instance_uid,
-        instance.transfer_syntax_uid,
-        instance.dataset_bytes,
-    ).status
 
 
 @contextmanager
@@ -64,8 +56,8 @@ def test_while_another_process_holds_the_job_table_each_sender_gets_an_answer_in
         for sender in senders:
             sender.release()
 
-        assert refused == [0xA700] * 8
-        assert stored == [0x0000] * 8
+        assert [response.status for response in refused] == [0xA700] * 8
+        assert [response.status for response in stored] == [0x0000] * 8
         (job,) = node.queue.jobs()
         assert job.instance_count == 8
 
@@ -113,14 +105,14 @@ def test_a_job_table_that_became_read_only_is_answered_as_out_of_resources_and_n
 
     first, second = ct_series(2)
     with receiving_node(tmp_path) as node, Sender(node.port) as sender:
-        assert store(sender, first) == 0x0000
+        assert store(sender, first).status == 0x0000
         event.listen(node.queue._engine, "connect", refuse_writes)
         node.queue.close()
-        assert store(sender, second) == 0xA700
+        assert store(sender, second).status == 0xA700
         event.remove(node.queue._engine, "connect", refuse_writes)
         node.queue.close()
 
-        assert store(sender, second) == 0x0000
+        assert store(sender, second).status == 0x0000
         assert node.queue.job(1).instance_count == 2
 
 
@@ -135,16 +127,16 @@ def test_on_a_file_system_that_became_read_only_images_are_refused_and_work_wait
     first, second = ct_series(2)
     with receiving_node(root) as node:
         with Sender(node.port) as sender:
-            assert store(sender, first) == 0x0000
+            assert store(sender, first).status == 0x0000
         node.queue.close()
         with read_only(root), Sender(node.port) as sender:
-            assert store(sender, second) == 0xA700
+            assert store(sender, second).status == 0xA700
             node.listener.tick()
             with pytest.raises(StorageFull):
                 Spool(root, 0).prepare()
             node.queue.close()
         with Sender(node.port) as sender:
-            assert store(sender, second) == 0x0000
+            assert store(sender, second).status == 0x0000
         assert node.queue.job(1).instance_count == 2
 
 
