@@ -35,7 +35,7 @@ from model.bundle import Bundle
 from model.segmenter import Segmenter
 from model.unet import UNet3D
 from training.config import TrainConfig, build_config, merged, read_table
-from training.dataset import Case, read_packs, write_packs
+from training.dataset import Case, counted, read_packs, write_packs
 from training.evaluate import score_case
 from training.metrics import dice
 from training.stop import Stop
@@ -198,16 +198,12 @@ def relabel(labels: NDArray[np.uint8], numbers: Mapping[str, int], lowest: int) 
 
 def measured(case: Case, masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
     """Dice of every known organ over the heights where it is known, as `training.evaluate.score_case` counts."""
-    heights = case.label_frame.origin_mm[0] + np.arange(case.labels.shape[0]) * case.label_frame.spacing_mm[0]
-    first, last = (corner[0] for corner in case.image_frame.extent(case.image.shape))
-    scores = {}
-    for organ in ORGANS:
-        if organ in case.known:
-            low, high = case.known[organ]
-            counted = (heights >= max(first, low)) & (heights <= min(last, high))
-            counted = counted[:, None, None]
-            scores[organ] = dice(case.organ(organ) & counted, masks[organ] & counted)
-    return scores
+    return {
+        organ: dice(case.organ(organ) & slices, masks[organ] & slices)
+        for organ in ORGANS
+        if organ in case.known
+        for slices in (counted(case, organ),)
+    }
 
 
 def own_training(out: Path, names: Mapping[str, int], minutes: float, console: Console) -> TrainConfig:

@@ -25,7 +25,7 @@ from training.dataset import Case, Frame, bits, write_packs
 from training.evaluate import judge_case, over_the_image, score_case, with_every_output
 from training.evaluation_report import Judged, worst_and_median, write_report
 from training.figures import snapshot
-from training.model_card import accuracy, model_card
+from training.model_card import accuracy, clinical_table, model_card
 from training.scores import (
     Score,
     Statistic,
@@ -245,27 +245,48 @@ def human(value: float) -> dict[str, Summary]:
 def test_human_stands_beside_the_model_where_the_contours_are_of_one_protocol() -> None:
     """Within 5 % they are alike; contours of other hands and coarser pixels are not compared at all."""
     rows = summarise([one("Brain", 0.91), one("Parotid_L", 0.80)])
-    text = "\n".join(accuracy(rows, human(0.95), {}))
+    text = "\n".join(accuracy(rows, human(0.95), [], {}))
     assert row_of(text, "Brain")[7:9] == ["0.950", "-4.0 alike"]
     assert row_of(text, "Parotid_L")[7:9] == ["0.950", "-15.0 worse"]
-    other = "\n".join(accuracy(summarise([one("Brain", 0.91, "openkbp")]), human(0.95), {}))
+    other = "\n".join(accuracy(summarise([one("Brain", 0.91, "openkbp")]), human(0.95), [], {}))
     assert "0.950" not in other
-    assert row_of("\n".join(accuracy(summarise([one("Brain", 0.99)]), human(0.9), {})), "Brain")[8].endswith(
-        "better"
-    )
+    assert row_of("\n".join(accuracy(summarise([one("Brain", 0.99)]), human(0.9), [], {})), "Brain")[
+        8
+    ].endswith("better")
 
 
 def test_goals_stand_beside_the_figures_and_what_lacks_is_said() -> None:
     """By how much a goal is missed, in points; organs and data without a goal say nothing."""
     rows = summarise([one("Brainstem", 0.73, "openkbp"), one("Larynx", 0.705, "openkbp"), one("Brain", 0.91)])
-    text = "\n".join(accuracy(rows, human(0.95), {}))
+    text = "\n".join(accuracy(rows, human(0.95), [], {}))
     assert row_of(text, "Brainstem")[7] == "0.85 (-12.0)"
     assert row_of(text, "Larynx")[7] == "0.70 (+0.5)"
     assert "- Dice on openkbp, reached: Larynx 0.705 of 0.70." in text
     assert "- Dice on openkbp, not reached: Brainstem 0.730 of 0.85 (by 12.0 points)." in text
     assert "second person's, reached: Brain." in text
     assert "second person's, not reached: none." in text
-    assert "goal" not in "\n".join(accuracy(summarise([one("Brain", group="elsewhere")]), {}, {}))
+    assert "goal" not in "\n".join(accuracy(summarise([one("Brain", group="elsewhere")]), {}, [], {}))
+
+
+def test_people_stand_beside_the_model_where_the_contours_are_the_clinics() -> None:
+    """Both observers in the row of the organ and in a table of their own; the lower of them is what is asked."""
+    clinical = summarise(
+        [
+            one("Brainstem", 0.83, "oncologist"),
+            one("Brainstem", 0.84, "radiographer"),
+            one("Larynx", 0.6, "oncologist"),
+        ]
+    )
+    rows = summarise([one("Brainstem", 0.82, "openkbp"), one("Larynx", 0.7, "openkbp")])
+    text = "\n".join(accuracy(rows, human(0.95), clinical, {}))
+    assert row_of(text, "Brainstem")[8] == "0.830, 0.840"
+    assert row_of(text, "Larynx")[8] == "0.600"
+    assert "the lower of two people's, reached: Larynx 0.700 of 0.600." in text
+    assert "the lower of two people's, not reached: Brainstem 0.820 of 0.830 (by 1.0 points)." in text
+    table = clinical_table(clinical)
+    assert [line.split(" | ")[:2] for line in table[2:]] == [
+        ["| Brainstem", "oncologist"], ["| Brainstem", "radiographer"], ["| Larynx", "oncologist"],
+    ]  # fmt: skip
 
 
 def test_organs_that_the_images_end_cuts_are_counted_and_told_apart() -> None:
@@ -302,7 +323,7 @@ def test_organs_that_are_taught_but_not_offered_are_measured_too(tmp_path: Path)
     others = replace(bundle, structure_names=("Brain", "Larynx"))
     assert with_every_output(others).structure_names == ("Brain", "Larynx")
     about = json.loads((tmp_path / "model.json").read_text())
-    text = model_card(about, summarise([one("Larynx", group="openkbp")]), human(0.9), {})
+    text = model_card(about, summarise([one("Larynx", group="openkbp")]), human(0.9), [], {})
     assert "Measured, but not offered and never sent: Larynx." in text
 
 
@@ -311,7 +332,7 @@ def test_card_names_the_weights_and_what_was_never_measured() -> None:
         "name": "n", "version": "1", "weights_sha256": "ab" * 32, "structures": ["Brain", "Lens_L"],
         "card": {"limits": ["small"]},
     }  # fmt: skip
-    text = model_card(about, summarise([one("Brain")]), human(0.9), {"tcia21": "figures/x.png"})
+    text = model_card(about, summarise([one("Brain")]), human(0.9), [], {"tcia21": "figures/x.png"})
     assert "ab" * 32 in text
     assert "Never measured on real CT: Lens_L." in text
     assert "- small" in text

@@ -54,6 +54,29 @@ class Case:
         return (self.labels >> np.uint32(ORGANS.index(name))) & np.uint32(1) > 0
 
 
+def counted(case: Case, organ: str) -> NDArray[np.bool_]:
+    """(slices, 1, 1) the slices of the labels in which there is an image and the organ's truth is known."""
+    heights, (first, last) = _heights_mm(case)
+    low, high = case.known[organ]
+    slices: NDArray[np.bool_] = (heights >= max(first, low) - 1e-3) & (heights <= min(last, high) + 1e-3)
+    return slices[:, None, None]
+
+
+def is_cut(case: Case, mask: NDArray[np.bool_]) -> bool:
+    """Whether a mask on the grid of the labels reaches the first or the last slice of the image."""
+    heights, (first, last) = _heights_mm(case)
+    filled, step = heights[mask.any(axis=(1, 2))], case.label_frame.spacing_mm[0]
+    return bool(len(filled)) and bool(filled[0] - step < first or filled[-1] + step > last)
+
+
+def _heights_mm(case: Case) -> tuple[NDArray[np.float64], tuple[float, float]]:
+    """Of each slice of the labels, and of the image's first and last slice."""
+    frame = case.label_frame
+    heights = np.asarray(frame.origin_mm[0] + np.arange(len(case.labels)) * frame.spacing_mm[0], np.float64)
+    first, last = case.image_frame.extent(case.image.shape)
+    return heights, (float(first[0]), float(last[0]))
+
+
 def bits(organs: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.uint32]:
     """Join masks into one array of bits."""
     labels = np.zeros(next(iter(organs.values())).shape, np.uint32)

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 from pydicom import Dataset
 from rich.console import Console
 from rich.progress import track
@@ -27,7 +26,7 @@ from model.geometry import SliceGrid
 from model.segmenter import Segmenter
 from model.unet import UNet3D
 from training.config import ORGANS
-from training.dataset import Case, Frame, read_packs
+from training.dataset import Case, Frame, counted, is_cut, read_packs
 from training.evaluation_report import Judged, as_rich_table, write_card, write_into_bundle, write_report
 from training.figures import snapshot
 from training.scores import Score, score_organ, summarise
@@ -77,31 +76,15 @@ def judge_case(segmenter: Segmenter, case: Case) -> Iterator[Judged]:
     case = over_the_image(case)
     grid = slice_grid(case.label_frame, case.labels.shape)
     found = segmenter.segment(as_volume(case), grid=grid).masks
-    for organ, span in case.known.items():
+    for organ in case.known:
         if organ not in segmenter.bundle.structure_names:
             continue
-        counted = _counted(case, grid.positions_mm[:, 2], span)
-        gt = case.organ(organ) & counted
-        pred = found[organ].full() & counted if organ in found else np.zeros_like(gt)
+        slices = counted(case, organ)
+        gt = case.organ(organ) & slices
+        pred = found[organ].full() & slices if organ in found else np.zeros_like(gt)
         score = score_organ(case.name, case.group, organ, (gt, pred), case.label_frame.spacing_mm)
-        score = replace(score, is_cut=_is_cut(case, gt, grid.positions_mm[:, 2]))
+        score = replace(score, is_cut=is_cut(case, gt))
         yield Judged(score, snapshot(case, gt, pred, case.label_frame))
-
-
-def _counted(case: Case, heights_mm: NDArray[np.float64], span: tuple[float, float]) -> NDArray[np.bool_]:
-    """(slices, 1, 1) whether there is an image and the organ's truth is known."""
-    first, last = (corner[0] for corner in case.image_frame.extent(case.image.shape))
-    low, high = max(first, span[0]), min(last, span[1])
-    slices: NDArray[np.bool_] = (heights_mm >= low - 1e-3) & (heights_mm <= high + 1e-3)
-    return slices[:, None, None]
-
-
-def _is_cut(case: Case, gt: NDArray[np.bool_], heights_mm: NDArray[np.float64]) -> bool:
-    """Whether an organ reaches the first or the last slice of its image."""
-    filled = heights_mm[gt.any(axis=(1, 2))]
-    first, last = (corner[0] for corner in case.image_frame.extent(case.image.shape))
-    step = case.label_frame.spacing_mm[0]
-    return bool(len(filled)) and bool(filled[0] - step < first or filled[-1] + step > last)
 
 
 def with_every_output(bundle: Bundle) -> Bundle:

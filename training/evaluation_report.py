@@ -16,6 +16,7 @@ from training.scores import (
     Summary,
     as_table,
     read_baseline,
+    read_clinical_baseline,
     summarise,
     write_scores,
     write_summaries,
@@ -77,7 +78,13 @@ def write_report(judged: Sequence[Judged], about: Mapping[str, Any], out: Path) 
     write_summaries(summaries, out / "summary.csv")
     boxes = draw_everything(judged, out)
     title = f"# {about['name']} {about['version']}, weights {about['weights_sha256'][:12]}"
-    lines = [title, "", *accuracy(summaries, read_baseline(), boxes), "## The worst and the median case", ""]
+    lines = [
+        title,
+        "",
+        *accuracy(summaries, read_baseline(), read_clinical_baseline(), boxes),
+        "## The worst and the median case",
+        "",
+    ]
     lines += [f"![{row.group} {row.organ}](pictures/{row.group}-{row.organ}.png)" for row in summaries]
     (out / "report.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
     return boxes
@@ -103,7 +110,8 @@ def write_card(
     for name in boxes.values():
         (figures / name).write_bytes((out / name).read_bytes())
     addresses = {group: f"figures/{name}" for group, name in boxes.items()}
-    card.write_text(model_card(about, summaries, read_baseline(), addresses), encoding="utf-8")
+    text = model_card(about, summaries, read_baseline(), read_clinical_baseline(), addresses)
+    card.write_text(text, encoding="utf-8")
 
 
 def as_rich_table(summaries: Iterable[Summary]) -> Table:

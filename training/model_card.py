@@ -5,7 +5,7 @@ from typing import Any
 
 from model.structures import structure
 from training.config import ORGANS
-from training.goals import BAND, HUMAN_GROUPS, dice_goal, verdicts
+from training.goals import BAND, HUMAN_GROUPS, dice_goal, of_people, verdicts
 from training.scores import Statistic, Summary, mean_over_organs
 
 EXPLANATION = """\
@@ -22,6 +22,7 @@ Measured on the grid of the reference contours, over the part of the image for w
 
 GOAL_EXPLANATION = """\
 *goal*: the mean Dice that is asked for, and what was measured less the goal, in points of a hundred.
+*people*: mean Dice of two people against contours of the same clinics, on the scans of the last table.
 *whole*: mean Dice (median) and number of the cases in which the image's end does not cut the reference.
 """
 
@@ -45,7 +46,10 @@ HUMAN_EXPLANATION = f"""\
 
 
 def accuracy(
-    summaries: Sequence[Summary], human: Mapping[str, Summary], figures: Mapping[str, str]
+    summaries: Sequence[Summary],
+    human: Mapping[str, Summary],
+    clinical: Sequence[Summary],
+    figures: Mapping[str, str],
 ) -> list[str]:
     """Lines of one section per group of data: figure and table.
 
@@ -53,6 +57,8 @@ def accuracy(
     ----------
     human
         The human baseline by organ.
+    clinical
+        Observers against clinical contours.
     figures
         Group to the address of its box plots; a group may have none.
     """
@@ -66,22 +72,22 @@ def accuracy(
             lines += [*HUMAN_EXPLANATION.splitlines(), ""]
         if any(dice_goal(row) for row in rows):
             lines += [*GOAL_EXPLANATION.splitlines(), ""]
-        lines += [*_table(rows, human if group in HUMAN_GROUPS else {}), ""]
-    return [*lines, *verdicts(summaries, human), ""]
+        lines += [*_table(rows, human if group in HUMAN_GROUPS else {}, clinical), ""]
+    return [*lines, *verdicts(summaries, human, clinical), ""]
 
 
-def _table(rows: Sequence[Summary], human: Mapping[str, Summary]) -> list[str]:
+def _table(rows: Sequence[Summary], human: Mapping[str, Summary], clinical: Sequence[Summary]) -> list[str]:
     heads = ["organ", "τ mm", "cases", "missed", "invented", "Dice", "surface Dice"]
     heads += ["human", "difference"] if human else []
     has_goals = any(dice_goal(row) for row in rows)
-    heads += ["goal", "whole"] if has_goals else []
+    heads += ["goal", "people", "whole"] if has_goals else []
     heads += ["HD95 mm", "path mm"]
     lines = [_line(heads), _line(["---"] * len(heads))]
     for row in rows:
         cells = [row.organ, f"{structure(row.organ).tolerance_mm:.2f}", str(row.dice.cases)]
         cells += [str(row.missed), str(row.invented), _long(row.dice), _long(row.surface_dice)]
         cells += _beside(row, human.get(row.organ)) if human else []
-        cells += [_goal(row), _whole(row.whole_dice)] if has_goals else []
+        cells += [_goal(row), _people(row, clinical), _whole(row.whole_dice)] if has_goals else []
         lines.append(_line([*cells, _short(row.hd95_mm, 1), _number(row.added_path_mm.mean, 0)]))
     macro = [mean_over_organs(rows, measure) for measure in (lambda r: r.dice, lambda r: r.surface_dice)]
     rest = [""] * (len(heads) - 7)
@@ -110,6 +116,10 @@ def _goal(row: Summary) -> str:
     return f"{goal:.2f} ({100 * (row.dice.mean - goal):+.1f})" if row.dice.mean is not None else f"{goal:.2f}"
 
 
+def _people(row: Summary, clinical: Sequence[Summary]) -> str:
+    return ", ".join(f"{mean:.3f}" for mean in of_people(clinical, row.organ)) or "–"
+
+
 def _whole(figure: Statistic) -> str:
     return f"{_short(figure, 3)} of {figure.cases}" if figure.cases else "–"
 
@@ -129,20 +139,33 @@ def _long(figure: Statistic) -> str:
 
 def human_table(human: Mapping[str, Summary]) -> list[str]:
     """Lines of a table: how well the second observer agrees with the reference."""
-    lines = [_line(["organ", "scans", "Dice", "surface Dice", "HD95 mm", "path mm"]), _line(["---"] * 6)]
-    for row in human.values():
-        cells = [row.organ, str(row.dice.cases), _long(row.dice), _long(row.surface_dice)]
-        lines.append(_line([*cells, _short(row.hd95_mm, 1), _number(row.added_path_mm.mean, 0)]))
-    return lines
+    lines = [_line(["organ", *HUMAN_HEADS]), _line(["---"] * 6)]
+    return [*lines, *(_line([row.organ, *_human_cells(row)]) for row in human.values())]
+
+
+def clinical_table(clinical: Sequence[Summary]) -> list[str]:
+    """Lines of a table: how well each observer agrees with clinical contours, organ by organ."""
+    lines = [_line(["organ", "observer", *HUMAN_HEADS]), _line(["---"] * 7)]
+    in_order = sorted(clinical, key=lambda row: (ORGANS.index(row.organ), row.group))
+    return [*lines, *(_line([row.organ, row.group, *_human_cells(row)]) for row in in_order)]
+
+
+HUMAN_HEADS = ("scans", "Dice", "surface Dice", "HD95 mm", "path mm")
+
+
+def _human_cells(row: Summary) -> list[str]:
+    cells = [str(row.dice.cases), _long(row.dice), _long(row.surface_dice)]
+    return [*cells, _short(row.hd95_mm, 1), _number(row.added_path_mm.mean, 0)]
 
 
 def model_card(
     about: Mapping[str, Any],
     summaries: Sequence[Summary],
     human: Mapping[str, Summary],
+    clinical: Sequence[Summary],
     figures: Mapping[str, str],
 ) -> str:
-    """The card of a bundle.
+    """The card of a bundle; the baselines and figures as for `accuracy`.
 
     Parameters
     ----------
@@ -170,7 +193,7 @@ def model_card(
         "## What was measured",
         "",
         "Cases whose patients were never trained on.",
-        *accuracy(summaries, human, figures),
+        *accuracy(summaries, human, clinical, figures),
         f"Never measured on real CT: {', '.join(never) or 'none of the offered organs'}.",
         f"Measured, but not offered and never sent: {', '.join(beside) or 'none'}.",
         "",
@@ -180,6 +203,11 @@ def model_card(
         "What only one of them drew counts as 0.",
         "",
         *human_table(human),
+        "",
+        "The same two people's contours, by a protocol of their own, against the clinical contours of OpenKBP,",
+        "on the CTs that have both, in the CT's own pixels.",
+        "",
+        *clinical_table(clinical),
         "",
         "## Limits",
         "",

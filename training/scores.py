@@ -22,6 +22,9 @@ SEED = 2021
 HUMAN_BASELINE = Path(__file__).with_name("human_baseline.json")
 """How well a second person agrees with the reference, written by `training.human_baseline`."""
 
+CLINICAL_BASELINE = Path(__file__).with_name("clinical_baseline.json")
+"""How well two people agree with the clinical contours of OpenKBP, written by `training.clinical_baseline`."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -237,3 +240,8 @@ def _is_nan(value: object) -> bool:
 def read_baseline(path: Path = HUMAN_BASELINE) -> dict[str, Summary]:
     """Summaries by organ from a file that `training.human_baseline` wrote."""
     return {row.organ: row for row in from_table(json.loads(path.read_text(encoding="utf-8"))["organs"])}
+
+
+def read_clinical_baseline(path: Path = CLINICAL_BASELINE) -> list[Summary]:
+    """Summaries from a file that `training.clinical_baseline` wrote; their group is the observer."""
+    return from_table(json.loads(path.read_text(encoding="utf-8"))["organs"])
