@@ -5,23 +5,9 @@ import io
 import json
 import stat
 
-import pytest
-
 from daemon.audit_trail import write_csv, write_json
 from tests.command import Oarlock, write_config
-from tests.job_rows import NOON, Clock, delivered, fail_next, held, queue_in, received, segmented, send_next
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def queue(tmp_path, clock):
-    queue = queue_in(tmp_path, clock)
-    yield queue
-    queue.close()
+from tests.job_rows import NOON, delivered, fail_next, held, received, segmented, send_next
 
 
 def test_every_event_of_the_period_is_a_line_with_what_identifies_its_job(queue, clock):

@@ -13,7 +13,6 @@ from tests.job_rows import (
     delivered,
     fail_next,
     image,
-    queue_in,
     queued,
     received,
     segmented,
@@ -26,13 +25,6 @@ def oarlock(tmp_path, capsys, monkeypatch):
     """Run the command with a configuration that has its spool and job table in tmp_path."""
     write_config(tmp_path)
     return Oarlock(tmp_path / "oarlock.toml", capsys, monkeypatch)
-
-
-@pytest.fixture
-def queue(tmp_path):
-    queue = queue_in(tmp_path)
-    yield queue
-    queue.close()
 
 
 def test_help_teaches_every_command(oarlock):

@@ -7,9 +7,8 @@ import pytest
 
 from daemon.jobs import JobState
 from daemon.retention import forget_old, purge_old
-from daemon.spool import Spool
 from tests.command import Oarlock, write_config
-from tests.job_rows import Clock, claimed, delivered, held, image, queue_in, queued
+from tests.job_rows import claimed, delivered, held, image, queued
 
 WHO = {
     "patient_name": "Erasmus^Quillfeather",
@@ -20,25 +19,6 @@ WHO = {
     "series_description": "planning Quillfeather",
 }
 TRACES = (b"Quillfeather", b"ID-90125", b"ACC-7731")
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def queue(tmp_path, clock):
-    queue = queue_in(tmp_path, clock)
-    yield queue
-    queue.close()
-
-
-@pytest.fixture
-def spool(tmp_path):
-    spool = Spool(tmp_path, 0)
-    spool.prepare()
-    return spool
 
 
 @pytest.fixture

@@ -13,26 +13,12 @@ from daemon.job_queue_values import SegmentedResult
 from daemon.jobs import MAX_ATTEMPTS, JobState
 from tests.job_rows import (
     NOON,
-    Clock,
     claimed,
     image,
-    queue_in,
     queued,
     received,
     result,
 )
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def queue(tmp_path, clock):
-    queue = queue_in(tmp_path, clock)
-    yield queue
-    queue.close()
 
 
 def path_of(queue, job):

@@ -8,28 +8,14 @@ import pytest
 from daemon.errors import IllegalTransition, NoSuchJob, StaleJob
 from daemon.jobs import DeliveryState, JobState
 from tests.job_rows import (
-    Clock,
     claimed,
     delivered,
     fail_next,
-    queue_in,
     queued,
     received,
     segmented,
     send_next,
 )
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def queue(tmp_path, clock):
-    queue = queue_in(tmp_path, clock)
-    yield queue
-    queue.close()
 
 
 def path_of(queue, job):

@@ -7,19 +7,7 @@ import pytest
 from daemon.errors import IllegalTransition
 from daemon.job_queue import migrate
 from daemon.jobs import DeliveryState, JobState
-from tests.job_rows import DOUBT, Clock, held, queue_in, segmented, url_in
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def queue(tmp_path, clock):
-    queue = queue_in(tmp_path, clock)
-    yield queue
-    queue.close()
+from tests.job_rows import DOUBT, held, queue_in, segmented, url_in
 
 
 def test_nothing_of_a_held_job_is_sent_and_its_row_says_why(queue):

@@ -18,23 +18,9 @@ from daemon.job_queue import head_revision, migrate, schema_revision
 from daemon.job_queue_engine import sqlite_engine
 from daemon.jobs import Base
 from tests.job_rows import (
-    Clock,
-    queue_in,
     received,
     url_in,
 )
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def queue(tmp_path, clock):
-    queue = queue_in(tmp_path, clock)
-    yield queue
-    queue.close()
 
 
 def test_the_latest_migration_is_told_without_alembic():

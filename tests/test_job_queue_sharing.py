@@ -4,30 +4,15 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 from sqlalchemy import insert
 
 from daemon.job_queue import JobQueue
 from daemon.jobs import Job, JobState
 from tests.job_rows import (
-    Clock,
     image,
-    queue_in,
     queued,
     url_in,
 )
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def queue(tmp_path, clock):
-    queue = queue_in(tmp_path, clock)
-    yield queue
-    queue.close()
 
 
 def test_eight_threads_claim_each_of_300_jobs_once(queue):

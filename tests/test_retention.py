@@ -8,28 +8,9 @@ from daemon.errors import IllegalTransition
 from daemon.jobs import DECIDED, JobState
 from daemon.retention import purge_old
 from daemon.spool import Spool
-from tests.job_rows import Clock, claimed, delivered, held, image, queue_in, queued, received, segmented
+from tests.job_rows import claimed, delivered, held, image, queued, received, segmented
 from tests.peers import ReceivingPeer
 from tests.workplace import Workplace
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def queue(tmp_path, clock):
-    queue = queue_in(tmp_path, clock)
-    yield queue
-    queue.close()
-
-
-@pytest.fixture
-def spool(tmp_path):
-    spool = Spool(tmp_path, 0)
-    spool.prepare()
-    return spool
 
 
 def rejected(queue, series):

@@ -5,7 +5,6 @@ import pytest
 from tests.band_bundle import write_band_bundle
 from tests.command import Oarlock, write_config
 from tests.conditions import free_port
-from tests.job_rows import queue_in
 from tests.peers import ReceivingPeer
 
 # pynetdicom leaves the socket of a failed connection to the garbage collector, which Python remarks upon.
@@ -19,13 +18,6 @@ def oarlock(tmp_path, capsys, monkeypatch):
     """Run the command with a configuration that has its spool and job table in tmp_path."""
     write_config(tmp_path)
     return Oarlock(tmp_path / "oarlock.toml", capsys, monkeypatch)
-
-
-@pytest.fixture
-def queue(tmp_path):
-    queue = queue_in(tmp_path)
-    yield queue
-    queue.close()
 
 
 def destinations(port: int, *names: str) -> str:

@@ -1,0 +1,29 @@
+"""What many tests begin with: a clock that they set, an empty job table and an empty spool."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.job_queue import JobQueue
+from daemon.spool import Spool
+from tests.job_rows import Clock, queue_in
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def queue(tmp_path: Path, clock: Clock) -> Iterator[JobQueue]:
+    queue = queue_in(tmp_path, clock)
+    yield queue
+    queue.close()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    spool = Spool(tmp_path, 0)
+    spool.prepare()
+    return spool
