@@ -2,8 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +13,8 @@ from rich.progress import track
 
 from benchmarks import record
 from benchmarks.result import Goal, Report, ResultsDifferError, Row, Sample, Table, Unit
-from daemon.job_queue import JobQueue, open_queue
+from daemon.job_queue_looking import jobs, look_into
+from daemon.job_records import JobRecord
 from daemon.job_report import JobReport, read_report
 from daemon.jobs import JobState
 from tests.anatomy import write_average_series
@@ -61,8 +61,8 @@ destinations = ["tps"]
 
 
 @contextmanager
-def node(folder: Path, destination_port: int, threads: int) -> Iterator[tuple[int, JobQueue]]:
-    """A listener and a worker that has loaded its model: the listener's port and the job table."""
+def node(folder: Path, destination_port: int, threads: int) -> Iterator[tuple[int, str]]:
+    """A listener and a worker that has loaded its model: the listener's port and the job table's URL."""
     port, config = free_port(), folder / "oarlock.toml"
     text = CONFIG.format(
         port=port,
@@ -74,27 +74,29 @@ def node(folder: Path, destination_port: int, threads: int) -> Iterator[tuple[in
     config.write_text(text, encoding="utf-8")
     with role("listen", config, folder) as listener:
         wait_until(lambda: accepts_tcp(port) or listener.poll() is not None, "the listener", PATIENCE_SECONDS)
-        with role("work", config, folder) as worker, closing(_job_table(folder)) as queue:
+        with role("work", config, folder) as worker:
             log = folder / "work.log"
             wait_until(
                 lambda: b"model_loaded" in log.read_bytes() or worker.poll() is not None,
                 "the worker",
                 PATIENCE_SECONDS,
             )
-            yield port, queue
+            yield port, f"sqlite:///{folder}/spool/oarlock.db"
 
 
-def _job_table(folder: Path) -> JobQueue:
-    return open_queue(f"sqlite:///{folder}/spool/oarlock.db", lambda: datetime.now(UTC))
+def _newest(url: str) -> JobRecord:
+    with look_into(url) as table:
+        return jobs(table, None, 1)[0]
 
 
-def turn(port: int, queue: JobQueue, peer: ReceivingPeer, images: Sequence[Path]) -> JobReport:
+def turn(port: int, url: str, peer: ReceivingPeer, images: Sequence[Path]) -> JobReport:
     """Send one series and wait for its structure set; what arrived must be what the job table says."""
     statuses = send(images, port=port, calling="SCANNER")
     if any(statuses):
         raise ResultsDifferError(f"images were refused: {statuses}")
-    wait_until(lambda: queue.jobs()[0].state not in RUNNING, "the structure set", PATIENCE_SECONDS)
-    report = read_report(queue, queue.jobs()[0].id)
+    wait_until(lambda: _newest(url).state not in RUNNING, "the structure set", PATIENCE_SECONDS)
+    with look_into(url) as table:
+        report = read_report(table, jobs(table, None, 1)[0].id)
     if report.job.state is not JobState.DELIVERED:
         raise ResultsDifferError(f"the job ended as {report.job.state}: {report.job.reason}")
     said = {row.name: row.contours for row in report.structures if row.contours}
@@ -146,9 +148,9 @@ def run(*, quick: bool) -> Report:
             write_average_series(Path(root) / f"ct{seed}", slices, 0.3 if quick else 1.0, seed=seed)
             for seed in rounds
         ]
-        with node(Path(root), peer.port, threads) as (port, queue):
+        with node(Path(root), peer.port, threads) as (port, url):
             said = track(series, "turnaround", console=Console(stderr=True), transient=True)
-            reports = [turn(port, queue, peer, images) for images in said]
+            reports = [turn(port, url, peer, images) for images in said]
     counted = [seconds_by_stage(each) for each in (reports if quick else reports[1:])]
     whole = Sample.of([sum(each.values()) for each in counted])
     by_stage = {stage: Sample.of([each.get(stage, 0.0) for each in counted]) for stage in counted[0]}

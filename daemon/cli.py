@@ -3,24 +3,21 @@
 0: done; 1: failed; 2: wrong use or wrong configuration.
 """
 
-import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated, Literal
 
-import structlog
 import typer
 
-from daemon import cli_jobs, cli_lint, cli_structures, logs, roles
-from daemon.cli_options import FAILED, KNOWN_FAILURES, WRONG_USE, ConfigFile, complain, load, words, wrong_use
-from daemon.config import DEFAULT_CONFIG
+from daemon import cli_jobs, cli_lint, cli_structures
+from daemon.cli_options import DEFAULT_CONFIG, FAILED, WRONG_USE, ConfigFile, complain, load, words, wrong_use
 from daemon.errors import ConfigError
 
-log = structlog.get_logger()
+_SILENT = frozenset({"jobs", "show"})
+"""Commands that load nothing which logs: the library for it would take longer than they do."""
+
 app = typer.Typer(
     name="oarlock",
     no_args_is_help=True,
@@ -50,8 +47,10 @@ def main() -> int:
     except ConfigError as error:
         complain(*error.problems)
         return WRONG_USE
-    except KNOWN_FAILURES as error:
-        complain(words(error))
+    except Exception as error:
+        if (sentence := words(error)) is None:
+            raise
+        complain(sentence)
         return FAILED
     return 0
 
@@ -59,6 +58,9 @@ def main() -> int:
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 -- typer's callbacks take the value alone
     if not wanted:
         return
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed_version
+
     try:
         print(f"oarlock {installed_version('oarlock')}")  # noqa: T201 -- this is what was asked for
     except PackageNotFoundError:
@@ -68,13 +70,19 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 -- typer's callbacks ta
 
 @app.callback()
 def oarlock(
+    context: typer.Context,
     *,
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Quieten the libraries; a role that runs on configures logging for itself."""
-    logs.configure(least=logging.CRITICAL)
+    if context.invoked_subcommand not in _SILENT:
+        import logging
+
+        from daemon import logs
+
+        logs.configure(least=logging.CRITICAL)
 
 
 # Running a node
@@ -83,18 +91,21 @@ def oarlock(
 @contextmanager
 def _as_role(role: str) -> Iterator[None]:
     """Say in the log why a role ends: it has no reader at a terminal."""
+    import structlog
+
+    from daemon import logs
+
     logs.configure(role=role)
+    log = structlog.get_logger()
     try:
         yield
     except ConfigError as error:
         for problem in error.problems:
             log.critical("configuration_refused", problem=problem)
         raise typer.Exit(WRONG_USE) from error
-    except KNOWN_FAILURES as error:
-        log.critical("role_failed", reason=words(error))
-        raise typer.Exit(FAILED) from error
     except Exception as error:
-        log.critical("role_failed", exc_info=error)
+        sentence = words(error)
+        log.critical("role_failed", **({"exc_info": error} if sentence is None else {"reason": sentence}))
         raise typer.Exit(FAILED) from error
 
 
@@ -105,6 +116,8 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
     One that crashes is started again. For a hospital, use the systemd units instead.
     """
     with _as_role("serve"):
+        from daemon import roles
+
         load(config)
         roles.serve(config)
 
@@ -113,6 +126,8 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
 def listen(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the listener: receive CT images and queue every series that is complete."""
     with _as_role("listen"):
+        from daemon import roles
+
         roles.listen(load(config))
 
 
@@ -120,6 +135,8 @@ def listen(config: ConfigFile = DEFAULT_CONFIG) -> None:
 def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the worker: contour what is queued and deliver the structure sets."""
     with _as_role("work"):
+        from daemon import roles
+
         roles.work(load(config), config)
 
 

@@ -8,24 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
-from sqlalchemy import make_url
 
-from daemon import roles, tables
-from daemon.audit_trail import write_csv, write_json
-from daemon.cli_options import ConfigFile, complain, load, wrong_use
-from daemon.config import DEFAULT_CONFIG
+from daemon.cli_options import DEFAULT_CONFIG, ConfigFile, complain, load, wrong_use
+from daemon.database_url import sqlite_file
 from daemon.errors import CannotStart
-from daemon.failure_words import without_patient
-from daemon.job_queue import JobQueue, head_revision, schema_revision
-from daemon.job_queue_engine import sqlite_engine
-from daemon.job_report import plain, read_report
-from daemon.jobs import Job, JobState
-from daemon.retention import erase as erase_job
-from daemon.roles import utc_now
-from daemon.spool import Spool
+from daemon.job_queue_looking import head_revision, look_into, schema_revision
+from daemon.job_queue_looking import jobs as newest_jobs
+from daemon.jobs import JobState
+
+if TYPE_CHECKING:
+    from daemon.job_queue import JobQueue
+    from daemon.job_records import JobRecord
 
 app = typer.Typer()
 
@@ -35,18 +31,27 @@ Because = Annotated[str, typer.Option(help="Why, for the history.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs; times are UTC.")]
 
 
-@contextmanager
-def _queue(path: Path) -> Iterator[JobQueue]:
-    """Open the job table as it is: looking at it must neither create nor migrate it under a running node."""
+def _table(path: Path) -> str:
+    """URL of the job table as it is: a command must neither create nor migrate it under a running node."""
     url = load(path).database.url
-    file = Path(make_url(url).database or "")
+    file = sqlite_file(url)
     if not file.exists():
         raise CannotStart(f"there is no job table {file} yet; the first start of `oarlock serve` creates it")
     if (revision := schema_revision(url)) != head_revision():
         raise CannotStart(
             f"{file} has schema {revision}, this version needs {head_revision()}; restart the services"
         )
-    queue = JobQueue(sqlite_engine(url), utc_now)
+    return url
+
+
+@contextmanager
+def _queue(path: Path) -> Iterator["JobQueue"]:
+    """The job table for a command that changes it."""
+    from daemon.job_queue import JobQueue
+    from daemon.job_queue_engine import sqlite_engine
+    from daemon.roles import utc_now
+
+    queue = JobQueue(sqlite_engine(_table(path)), utc_now)
     try:
         yield queue
     finally:
@@ -65,11 +70,15 @@ def jobs(
 
     Examples: `oarlock jobs --state failed`; `oarlock jobs --json | jq '.[].series_instance_uid'`.
     """
-    with _queue(config) as queue:
-        found = queue.jobs(state, limit)
+    with look_into(_table(config)) as table:
+        found = newest_jobs(table, state, limit)
     if as_json:
+        from daemon.job_report import plain
+
         typer.echo(json.dumps([plain(job) for job in found], indent=1))
     elif found:
+        from daemon import tables
+
         tables.console().print(tables.jobs_table(found))
     else:
         typer.echo("no jobs")
@@ -78,11 +87,15 @@ def jobs(
 @app.command(rich_help_panel="Look after jobs")
 def show(job: JobNumber, *, as_json: AsJson = False, config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Show one job: every state with time and reason, deliveries with their tries, structures, stage times."""
-    with _queue(config) as queue:
-        report = read_report(queue, job)
+    from daemon.job_report import read_report
+
+    with look_into(_table(config)) as table:
+        report = read_report(table, job)
     if as_json:
         typer.echo(json.dumps(report.as_json(), indent=1))
     else:
+        from daemon import tables
+
         tables.console().print(tables.job_page(report))
 
 
@@ -149,6 +162,11 @@ def erase(
     Only jobs that are finished; `oarlock cancel` finishes others.
     Copies elsewhere are not reached: back-ups, exports, archives, planning systems.
     """
+    from daemon import tables
+    from daemon.retention import erase as erase_job
+    from daemon.roles import utc_now
+    from daemon.spool import Spool
+
     loaded = load(config)
     spool = Spool(loaded.storage.root, loaded.storage.min_free_bytes)
     with _queue(config) as queue:
@@ -171,6 +189,8 @@ def recover(config: ConfigFile = DEFAULT_CONFIG) -> None:
     Jobs without results are segmented; those with results are held, as nobody knows whether they were delivered.
     """
     from rich.progress import Progress
+
+    from daemon import roles, tables
 
     screen = tables.console(errors=True)
     with Progress(console=screen, disable=not screen.is_terminal) as bars:
@@ -201,6 +221,9 @@ def export(
 
     Example: `oarlock export --since 2026-01-01 --output 2026.csv`
     """
+    from daemon.audit_trail import write_csv, write_json
+    from daemon.roles import utc_now
+
     with _queue(config) as queue, nullcontext(sys.stdout) if output is None else _private(output) as file:
         rows = queue.audit_trail(since.astimezone(), until.astimezone() if until else utc_now())
         (write_json if as_json else write_csv)(rows, file)
@@ -217,8 +240,10 @@ def _private(path: Path) -> Iterator[TextIO]:
         yield file
 
 
-def _by_operator(what: str, because: str, job: Job) -> str:
+def _by_operator(what: str, because: str, job: "JobRecord") -> str:
     """Who decided what, and why, for a history that can forget the patient."""
+    from daemon.failure_words import without_patient
+
     reason = f": {without_patient(because, job)}" if because else ""
     return f"{what} by {_operator()}{reason}"
 

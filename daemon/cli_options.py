@@ -1,14 +1,13 @@
 """What the commands of `oarlock` share: exit codes, the configuration option, and how failures are said."""
 
 import os
+import sqlite3
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from sqlalchemy.exc import SQLAlchemyError
 
-from daemon.config import Config, load_config
 from daemon.errors import (
     CannotStart,
     ConfigError,
@@ -20,15 +19,18 @@ from daemon.errors import (
 )
 from model.errors import BundleError, SeriesUnsuitable
 
+if TYPE_CHECKING:
+    from daemon.config import Config
+
+DEFAULT_CONFIG = Path("/etc/oarlock/oarlock.toml")
 FAILED = 1
 WRONG_USE = 2
-KNOWN_FAILURES = (
+_KNOWN_FAILURES = (
     BundleError,
     CannotStart,
     IllegalTransition,
     NoSuchJob,
     OutputRejected,
-    SQLAlchemyError,
     SeriesUnsuitable,
     StaleJob,
     StorageFull,
@@ -45,8 +47,10 @@ ConfigFile = Annotated[
 ]
 
 
-def load(path: Path) -> Config:
+def load(path: Path) -> "Config":
     """Load the configuration; raises ConfigError with the file's name before every problem."""
+    from daemon.config import load_config
+
     try:
         return load_config(path, os.environ)
     except ConfigError as error:
@@ -65,10 +69,14 @@ def wrong_use(sentence: str) -> NoReturn:
     raise typer.Exit(WRONG_USE)
 
 
-def words(error: Exception) -> str:
-    """Return what is wrong as a sentence; a database's words, but never the values of its statement."""
+def words(error: Exception) -> str | None:
+    """Return a failure that may happen as a sentence; None for a mistake of ours.
+
+    Of a failing database they are its own words, and never the values of its statement.
+    """
     if isinstance(error, SeriesUnsuitable):
         return f"[{error.code}] {error}"
-    if isinstance(error, SQLAlchemyError):
-        return f"the job table: {getattr(error, 'orig', None) or type(error).__name__}"
-    return str(error)
+    if isinstance(error, _KNOWN_FAILURES):
+        return str(error)
+    driver = getattr(error, "orig", error)  # SQLAlchemy wraps it
+    return f"the job table: {driver}" if isinstance(driver, sqlite3.Error) else None

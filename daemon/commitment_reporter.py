@@ -9,7 +9,7 @@ from pynetdicom import build_context, build_role
 from daemon.commitment import STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE, examine, from_text, report
 from daemon.config import Config, Peer
 from daemon.job_queue import JobQueue
-from daemon.jobs import Commitment
+from daemon.job_queue_rows import Commitment
 from daemon.outgoing_association import NotDone, Timeouts, associated, peer_node
 from daemon.retry import next_delivery
 from daemon.spool import Spool

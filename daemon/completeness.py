@@ -13,7 +13,8 @@ from daemon.config import Series
 from daemon.errors import StaleJob, StorageFull
 from daemon.evidence import NOTHING, Evidence
 from daemon.job_queue import JobQueue
-from daemon.jobs import Job, JobState
+from daemon.job_queue_rows import Job
+from daemon.jobs import JobState
 
 log = structlog.get_logger()
 

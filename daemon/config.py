@@ -34,8 +34,6 @@ from daemon.config_values import (
 )
 from daemon.errors import ConfigError
 
-DEFAULT_CONFIG = Path("/etc/oarlock/oarlock.toml")
-
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)

@@ -7,10 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
-
 from daemon.config_source import Location
+from daemon.database_url import sqlite_file
 
 Problem = tuple[Location, str]
 
@@ -75,12 +73,9 @@ def _entries(table: Mapping[str, Any], key: str) -> list[str]:
 
 def _sqlite_file(url: object) -> Path | None:
     try:
-        parsed = make_url(url) if isinstance(url, str) else None
-    except (ArgumentError, ValueError):  # also a port that is no number
+        return sqlite_file(url) if isinstance(url, str) else None
+    except ValueError:
         return None
-    if parsed is None or parsed.get_backend_name() != "sqlite" or not (parsed.database or "").startswith("/"):
-        return None
-    return Path(parsed.database or "")
 
 
 def _refusal(folder: Path) -> str | None:

@@ -6,9 +6,8 @@ import socket
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
+from daemon.database_url import sqlite_file
 from model.structures import structure
 
 ANY = "*"
@@ -58,19 +57,7 @@ def _host_or_network(host: str) -> str:
 
 
 def _database_url(url: str) -> str:
-    """Return the URL of a file; what is wrong is said without repeating it, as it may hold a password."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):  # also a port that is no number
-        msg = "is no database URL such as sqlite:////var/lib/oarlock/oarlock.db"
-        raise ValueError(msg) from None
-    backend = parsed.get_backend_name()
-    if backend != "sqlite":
-        msg = f"names a database of {backend}; the job table is a SQLite file"
-        raise ValueError(msg)
-    if not (parsed.database or "").startswith("/"):
-        msg = "needs the absolute path of a file after sqlite:///, so four slashes in all"
-        raise ValueError(msg)
+    sqlite_file(url)
     return url
 
 

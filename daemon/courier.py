@@ -21,7 +21,7 @@ from daemon.delivery_words import shown
 from daemon.errors import StaleJob
 from daemon.failure_words import call_path, describe, without_patient
 from daemon.job_queue import JobQueue
-from daemon.jobs import Delivery, Job
+from daemon.job_queue_rows import Delivery, Job
 from daemon.lease import kept
 from daemon.outgoing_association import DeliveryOutcome, OutcomeKind, Timeouts
 from daemon.retry import Backoff

@@ -9,7 +9,7 @@ import structlog
 from daemon.config import Config
 from daemon.delivery_words import shown
 from daemon.job_queue import JobQueue
-from daemon.jobs import Delivery
+from daemon.job_queue_rows import Delivery
 from daemon.retry import next_delivery
 
 log = structlog.get_logger()

@@ -11,7 +11,7 @@ import structlog
 from pydicom import Dataset, dcmread
 
 from daemon.config import Series
-from daemon.jobs import Job
+from daemon.job_queue_rows import Job
 from daemon.spool import Spool
 
 log = structlog.get_logger()

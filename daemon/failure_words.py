@@ -5,7 +5,8 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from daemon.jobs import Job
+from daemon.job_queue_rows import Job
+from daemon.job_records import JobRecord
 from daemon.logs import WITHHELD
 
 LONGEST = 600
@@ -35,7 +36,7 @@ def call_path(error: BaseException) -> list[str]:
     return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
 
 
-def without_patient(text: str, job: Job) -> str:
+def without_patient(text: str, job: Job | JobRecord) -> str:
     """Return a text with the patient's name, id, accession number and every date replaced.
 
     Libraries quote the value they complain about, and it may be a name or a birth date.
@@ -45,7 +46,7 @@ def without_patient(text: str, job: Job) -> str:
     return _DATE.sub(WITHHELD, text)
 
 
-def _identifiers(job: Job) -> Iterator[str]:
+def _identifiers(job: Job | JobRecord) -> Iterator[str]:
     """Every string that points at the patient; shorter ones identify nobody and are part of ordinary words."""
     name = job.patient_name or ""
     yield from (part for part in re.split(r"[\^=\s,]+", name) if len(part) >= 2)

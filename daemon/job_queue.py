@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 from sqlalchemy import Engine, Select, select
@@ -14,19 +14,15 @@ from daemon import job_queue_committing as committing
 from daemon import job_queue_deliveries as delivering
 from daemon import job_queue_identity as identity
 from daemon import job_queue_leases as leases
+from daemon import job_queue_looking as looking
 from daemon import job_queue_operators as operators
 from daemon import job_queue_recovery as recovery
 from daemon import job_queue_series as series
 from daemon.job_queue_audit import AuditRow, trail
 from daemon.job_queue_committing import CommitmentAnswer
-from daemon.job_queue_engine import (
-    Transactions,
-    forget_journal,
-    head_revision,
-    migrate,
-    schema_revision,
-    sqlite_engine,
-)
+from daemon.job_queue_engine import Transactions, forget_journal, migrate, sqlite_engine
+from daemon.job_queue_looking import head_revision, schema_revision
+from daemon.job_queue_rows import Base, Commitment, Delivery, DeliveryItem, Instance, Job, Result
 from daemon.job_queue_state import get, move, move_held, remark, stale
 from daemon.job_queue_values import (
     FindingResult,
@@ -38,23 +34,17 @@ from daemon.job_queue_values import (
     StoredObject,
     StructureResult,
 )
-from daemon.jobs import (
-    SETTLED,
-    Base,
-    Commitment,
-    Delivery,
-    DeliveryItem,
-    Finding,
-    Instance,
-    Job,
-    JobEvent,
-    JobState,
-    QueueReason,
-    Result,
-    SetAside,
-    StageTime,
-    StructureRow,
+from daemon.job_records import (
+    DeliveryRecord,
+    EventRecord,
+    FindingRecord,
+    JobRecord,
+    ResultRecord,
+    SetAsideRecord,
+    StageTimeRecord,
+    StructureRecord,
 )
+from daemon.jobs import SETTLED, JobState, QueueReason
 
 __all__ = [
     "AuditRow",
@@ -74,7 +64,11 @@ __all__ = [
     "schema_revision",
 ]
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 _Row = TypeVar("_Row", bound=Base)
+_Record = TypeVar("_Record", bound="DataclassInstance")
 
 
 def open_queue(url: str, clock: Callable[[], datetime]) -> "JobQueue":
@@ -417,40 +411,37 @@ class JobQueue:
         with self._writing() as session:
             operators.refuse(session, self._clock(), job_id, detail)
 
-    def jobs(self, state: JobState | None = None, limit: int = 100) -> list[Job]:
+    def jobs(self, state: JobState | None = None, limit: int = 100) -> list[JobRecord]:
         """Newest jobs first."""
-        chosen = select(Job) if state is None else select(Job).where(Job.state == state)
-        return self._all(chosen.order_by(Job.id.desc()).limit(limit))
+        return self._shared.read(lambda database: looking.jobs(database, state, limit))
 
-    def job(self, job_id: int) -> Job:
+    def job(self, job_id: int) -> JobRecord:
         """One job; raises NoSuchJob."""
-        with self._reading() as session:
-            return get(session, job_id)
+        return self._shared.read(lambda database: looking.job(database, job_id))
 
-    def events(self, job_id: int) -> list[JobEvent]:
+    def events(self, job_id: int) -> list[EventRecord]:
         """A job's history, oldest first."""
-        return self._all(select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id))
+        return self._of_job(EventRecord, job_id)
 
-    def deliveries(self, job_id: int) -> list[Delivery]:
+    def deliveries(self, job_id: int) -> list[DeliveryRecord]:
         """A job's deliveries in the order of its route."""
-        with self._reading() as session:
-            return delivering.of_job(session, job_id)
+        return self._of_job(DeliveryRecord, job_id)
 
-    def results(self, job_id: int) -> list[Result]:
+    def results(self, job_id: int) -> list[ResultRecord]:
         """Objects made of a job."""
-        return self._all(select(Result).where(Result.job_id == job_id).order_by(Result.id))
+        return self._of_job(ResultRecord, job_id)
 
-    def findings(self, job_id: int) -> list[Finding]:
+    def findings(self, job_id: int) -> list[FindingRecord]:
         """What is doubtful about a job."""
-        return self._all(select(Finding).where(Finding.job_id == job_id).order_by(Finding.id))
+        return self._of_job(FindingRecord, job_id)
 
-    def structures(self, job_id: int) -> list[StructureRow]:
+    def structures(self, job_id: int) -> list[StructureRecord]:
         """Organs of a job's structure set."""
-        return self._all(select(StructureRow).where(StructureRow.job_id == job_id).order_by(StructureRow.id))
+        return self._of_job(StructureRecord, job_id)
 
-    def stage_times(self, job_id: int) -> list[StageTime]:
+    def stage_times(self, job_id: int) -> list[StageTimeRecord]:
         """Seconds of every stage of the segmentation."""
-        return self._all(select(StageTime).where(StageTime.job_id == job_id).order_by(StageTime.id))
+        return self._of_job(StageTimeRecord, job_id)
 
     def instances(self, job_id: int) -> list[Instance]:
         """Images that arrived for this job itself; see `images` for what it is segmented from."""
@@ -472,9 +463,9 @@ class JobQueue:
             uids = select(Instance.sop_instance_uid).where(Instance.job_id == job_id)
             return frozenset(session.scalars(uids))
 
-    def set_asides(self, job_id: int) -> list[SetAside]:
+    def set_asides(self, job_id: int) -> list[SetAsideRecord]:
         """Images refused because the job holds other bytes under their UID."""
-        return self._all(select(SetAside).where(SetAside.job_id == job_id).order_by(SetAside.id))
+        return self._of_job(SetAsideRecord, job_id)
 
     def audit_trail(self, since: datetime, until: datetime) -> Iterator[AuditRow]:
         """Every event from `since` to before `until`, oldest first, with what identifies its job."""
@@ -524,10 +515,9 @@ class JobQueue:
                 patient_name=None,
             )
 
-    def jobs_of_patient(self, patient_id: str) -> list[Job]:
+    def jobs_of_patient(self, patient_id: str) -> list[JobRecord]:
         """Jobs that still name a Patient ID, oldest first."""
-        with self._reading() as session:
-            return identity.of_patient(session, patient_id)
+        return self._shared.read(lambda database: looking.of_patient(database, patient_id))
 
     def forget_patient(self, job_id: int, detail: str) -> None:
         """Purge a finished job whose files are gone, and leave nothing of its patient; repeatable.
@@ -548,6 +538,9 @@ class JobQueue:
         if forgotten:
             forget_journal(self._engine)
         return forgotten
+
+    def _of_job(self, kind: type[_Record], job_id: int) -> list[_Record]:
+        return self._shared.read(lambda database: looking.of_job(database, kind, job_id))
 
     def _all(self, rows: Select[_Row]) -> list[_Row]:
         with self._reading() as session:

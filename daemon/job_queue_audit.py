@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from daemon.jobs import Job, JobEvent
+from daemon.job_queue_rows import Job, JobEvent
 
 _AT_A_TIME = 1000
 

@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from daemon.jobs import Commitment, Delivery, DeliveryState, Job, JobState
+from daemon.job_queue_rows import Commitment, Delivery, Job
+from daemon.jobs import DeliveryState, JobState
 
 LONGEST_LEASE = timedelta(seconds=60)
 LONGEST_WAIT = timedelta(seconds=900)

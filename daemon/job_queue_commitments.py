@@ -5,7 +5,8 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from daemon.jobs import Commitment, Instance, Job, JobState
+from daemon.job_queue_rows import Commitment, Instance, Job
+from daemon.jobs import JobState
 
 _GONE = (JobState.CANCELLED, JobState.PURGED)
 

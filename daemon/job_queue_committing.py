@@ -8,8 +8,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from daemon import job_queue_deliveries as delivering
+from daemon.job_queue_rows import CommitmentRequest, Delivery
 from daemon.job_queue_state import remark
-from daemon.jobs import CommitmentRequest, Delivery, DeliveryState
+from daemon.jobs import DeliveryState
 
 COMMITTED = "stored and committed"
 

@@ -6,8 +6,9 @@ from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from daemon.errors import StaleJob
+from daemon.job_queue_rows import Delivery, DeliveryItem, Job, Result
 from daemon.job_queue_state import get, move, remark
-from daemon.jobs import Delivery, DeliveryItem, DeliveryState, Job, JobState, QueueReason, Result
+from daemon.jobs import DeliveryState, JobState, QueueReason
 
 _UNCHANGED = {"synchronize_session": False}
 

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from daemon.database_url import sqlite_file
 from daemon.errors import CannotStart, StorageFull
+from daemon.job_queue_looking import head_revision, known_revisions, revision_of
 from daemon.job_queue_shared import SharedCommits
 
 BUSY_SECONDS = 60
@@ -40,7 +42,10 @@ def sqlite_engine(url: str) -> Engine:
     except OSError as error:
         raise CannotStart(f"the job table {file} cannot be opened for writing: {error.strerror}") from error
     # Without `hide_parameters` an error quotes the row, and with it the patient, into the log.
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, max_overflow=-1, hide_parameters=True)
+    engine = create_engine(
+        URL.create("sqlite", database=str(file)),
+        connect_args={"timeout": BUSY_SECONDS}, max_overflow=-1, hide_parameters=True,
+    )  # fmt: skip
     event.listen(engine, "connect", _prepare_connection)
     event.listen(engine, "begin", _begin)
     return engine
@@ -72,18 +77,6 @@ def migrate(url: str) -> None:
         engine.dispose()
 
 
-def schema_revision(url: str) -> str | None:
-    """Revision the database stands at; None before the first migration, also where there is no file yet."""
-    if not _file_of(url).exists():
-        return None
-    engine = sqlite_engine(url)
-    try:
-        with engine.connect() as connection:
-            return _revision(connection)
-    finally:
-        engine.dispose()
-
-
 def forget_journal(engine: Engine) -> None:
     """Empty the write-ahead log, where what was blanked stands until it is overwritten.
 
@@ -94,23 +87,6 @@ def forget_journal(engine: Engine) -> None:
         assert raw is not None, "a checked-out connection has its driver's"
         connection.rollback()  # a checkpoint cannot run within a transaction
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-
-def head_revision() -> str:
-    """Revision this program needs."""
-    return max(_revisions())
-
-
-def _revisions() -> list[str]:
-    """Of all migrations: each file's name begins with its own."""
-    return [path.stem.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py")]
-
-
-def _revision(connection: Connection) -> str | None:
-    """What Alembic has written down; None before the first migration."""
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
 
 
 class Transactions:
@@ -166,12 +142,10 @@ class Transactions:
 
 
 def _file_of(url: str) -> Path:
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite" or parsed.database in {None, "", ":memory:"}:
-        raise CannotStart(
-            f"the job table must be a SQLite file such as sqlite:////var/lib/oarlock/oarlock.db, not {parsed!r}"
-        )
-    return Path(str(parsed.database))
+    try:
+        return sqlite_file(url)
+    except ValueError as error:
+        raise CannotStart(f"the URL of the job table {error}") from error
 
 
 def _prepare_connection(connection: sqlite3.Connection, _record: object) -> None:
@@ -223,8 +197,10 @@ def _refuse_damage(engine: Engine, file: Path) -> None:
 
 
 def _refuse_unknown_revision(connection: Connection) -> None:
-    found = _revision(connection)
-    if found is not None and found not in _revisions():
+    raw = connection.connection.driver_connection
+    assert raw is not None, "a connection in use has its driver's"
+    found = revision_of(raw)
+    if found is not None and found not in known_revisions():
         raise CannotStart(
             f"the job table was written by a newer oarlock: its schema is {found}, this version knows up to "
             f"{head_revision()}; install the newer version again or restore the database from before"

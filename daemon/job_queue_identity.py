@@ -2,11 +2,12 @@
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, or_, update
 from sqlalchemy.orm import Session
 
+from daemon.job_queue_rows import Job
 from daemon.job_queue_state import get, move, remark
-from daemon.jobs import Job, JobState
+from daemon.jobs import JobState
 
 NOBODY: dict[str, str | None] = {
     "patient_name": None,
@@ -17,11 +18,6 @@ NOBODY: dict[str, str | None] = {
     "series_description": "",
 }
 """What a row holds of a patient; descriptions are free text, in which some sites write names."""
-
-
-def of_patient(session: Session, patient_id: str) -> list[Job]:
-    """Jobs of a Patient ID, oldest first."""
-    return list(session.scalars(select(Job).where(Job.patient_id == patient_id).order_by(Job.id)))
 
 
 def forget(session: Session, now: datetime, job_id: int, detail: str) -> None:

@@ -7,22 +7,10 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
+from daemon.job_queue_rows import Base, Delivery, DeliveryItem, Finding, Job, Result, StageTime, StructureRow
 from daemon.job_queue_state import get, move, move_held, remark, stale
 from daemon.job_queue_values import SegmentedResult, StoredObject
-from daemon.jobs import (
-    MAX_ATTEMPTS,
-    Base,
-    Delivery,
-    DeliveryItem,
-    DeliveryState,
-    Finding,
-    Job,
-    JobState,
-    QueueReason,
-    Result,
-    StageTime,
-    StructureRow,
-)
+from daemon.jobs import MAX_ATTEMPTS, DeliveryState, JobState, QueueReason
 
 
 def claim(session: Session, now: datetime, owner: str, lease_seconds: float) -> Job | None:

@@ -6,8 +6,9 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from daemon import job_queue_deliveries as delivering
+from daemon.job_queue_rows import Job, JobEvent, Result
 from daemon.job_queue_state import get, move, refusal, remark
-from daemon.jobs import TRANSITIONS, Job, JobEvent, JobState, QueueReason, Result
+from daemon.jobs import TRANSITIONS, JobState, QueueReason
 
 
 def retry(session: Session, now: datetime, job_id: int, by: str) -> JobState:

@@ -8,9 +8,10 @@ from sqlalchemy.orm import Session
 
 from daemon.errors import IllegalTransition
 from daemon.job_queue_leases import open_deliveries
+from daemon.job_queue_rows import Instance, Job
 from daemon.job_queue_state import open_job
 from daemon.job_queue_values import RecoveredJob
-from daemon.jobs import Instance, Job, JobState, QueueReason
+from daemon.jobs import JobState, QueueReason
 
 _UNKNOWN = (
     "recovered from the spool; whether its results were delivered is not known: release it to send them"

@@ -6,9 +6,10 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select, true
 from sqlalchemy.orm import Session, aliased
 
+from daemon.job_queue_rows import Instance, Job, SetAside
 from daemon.job_queue_state import get, move, open_job, remark
 from daemon.job_queue_values import IncomingInstance
-from daemon.jobs import Instance, Job, JobState, SetAside
+from daemon.jobs import JobState
 
 _WITHOUT_IMAGES = (JobState.CANCELLED, JobState.PURGED)
 """An image of such a job counts as never received: sent again, it opens a new job."""

@@ -43,10 +43,19 @@ class SharedCommits:
             self._reader = self._writer = None
 
     def read(self, work: Work[_T]) -> _T:
-        """Read; each statement sees what is committed when it begins."""
+        """Read; each statement sees what is committed when it begins.
+
+        Raises
+        ------
+        StorageFull
+            The database could not be read.
+        """
         with self._reading:
             self._reader = self._reader or self._connect()
-            return work(self._reader)
+            try:
+                return work(self._reader)
+            except sqlite3.OperationalError as error:
+                raise StorageFull(f"the job table could not be read: {error}") from error
 
     def write(self, work: Work[_T]) -> _T:
         """Do some writing in one transaction with whatever other threads have to write at this moment.

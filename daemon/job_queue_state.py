@@ -7,7 +7,8 @@ from sqlalchemy import ColumnElement, case, update
 from sqlalchemy.orm import Session
 
 from daemon.errors import IllegalTransition, NoSuchJob, StaleJob
-from daemon.jobs import TRANSITIONS, Job, JobEvent, JobState
+from daemon.job_queue_rows import Job, JobEvent
+from daemon.jobs import TRANSITIONS, JobState
 
 _TELL_WHY = frozenset({JobState.FAILED, JobState.REJECTED, JobState.HELD, JobState.CANCELLED})
 _LEFT_BEHIND: dict[str, object] = {

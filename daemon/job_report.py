@@ -1,30 +1,43 @@
 """Everything the job table knows about one job, gathered once, as rows for a table or as JSON."""
 
+import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from daemon.job_queue import JobQueue
-from daemon.jobs import Base, Delivery, Finding, Job, JobEvent, Result, SetAside, StageTime, StructureRow
+from daemon.job_queue_looking import job, of_job
+from daemon.job_records import (
+    DeliveryRecord,
+    EventRecord,
+    FindingRecord,
+    JobRecord,
+    ResultRecord,
+    SetAsideRecord,
+    StageTimeRecord,
+    StructureRecord,
+)
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True)
 class JobReport:
     """One job with its history, its deliveries and what was found."""
 
-    job: Job
-    events: Sequence[JobEvent]
-    deliveries: Sequence[Delivery]
-    structures: Sequence[StructureRow]
-    stage_times: Sequence[StageTime]
-    set_asides: Sequence[SetAside]
-    results: Sequence[Result]
-    findings: Sequence[Finding]
+    job: JobRecord
+    events: Sequence[EventRecord]
+    deliveries: Sequence[DeliveryRecord]
+    structures: Sequence[StructureRecord]
+    stage_times: Sequence[StageTimeRecord]
+    set_asides: Sequence[SetAsideRecord]
+    results: Sequence[ResultRecord]
+    findings: Sequence[FindingRecord]
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values under the names of the tables; times in ISO 8601, UTC."""
-        rows = {
+        rows: dict[str, Sequence[DataclassInstance]] = {
             "events": self.events,
             "deliveries": self.deliveries,
             "structures": self.structures,
@@ -36,21 +49,23 @@ class JobReport:
         return {**plain(self.job), **{name: [plain(row) for row in table] for name, table in rows.items()}}
 
 
-def read_report(queue: JobQueue, job_id: int) -> JobReport:
+def read_report(database: sqlite3.Connection, job_id: int) -> JobReport:
     """Gather a job's rows; raises NoSuchJob."""
     return JobReport(
-        queue.job(job_id),
-        queue.events(job_id),
-        queue.deliveries(job_id),
-        queue.structures(job_id),
-        queue.stage_times(job_id),
-        queue.set_asides(job_id),
-        queue.results(job_id),
-        queue.findings(job_id),
+        job(database, job_id),
+        of_job(database, EventRecord, job_id),
+        of_job(database, DeliveryRecord, job_id),
+        of_job(database, StructureRecord, job_id),
+        of_job(database, StageTimeRecord, job_id),
+        of_job(database, SetAsideRecord, job_id),
+        of_job(database, ResultRecord, job_id),
+        of_job(database, FindingRecord, job_id),
     )
 
 
-def plain(row: Base) -> dict[str, Any]:
+def plain(record: "DataclassInstance") -> dict[str, Any]:
     """Return a row's columns as JSON has them."""
-    values = {column.key: getattr(row, column.key) for column in row.__table__.columns}
-    return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in values.items()}
+    return {
+        key: value.isoformat() if isinstance(value, datetime) else value
+        for key, value in asdict(record).items()
+    }

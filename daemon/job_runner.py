@@ -12,7 +12,8 @@ from daemon.config import Config, Route
 from daemon.errors import OutputRejected, StaleJob, StorageFull
 from daemon.failure_words import call_path, describe, is_cuda_fault, without_patient
 from daemon.job_queue import FindingResult, JobQueue, SegmentedResult, StoredObject, StructureResult
-from daemon.jobs import Job, JobState
+from daemon.job_queue_rows import Job
+from daemon.jobs import JobState
 from daemon.judgement import hold_reason
 from daemon.lease import kept
 from daemon.result_header import ResultIdentity

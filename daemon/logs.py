@@ -33,17 +33,19 @@ _SYSLOG_PRIORITY = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug":
 
 
 def configure(
-    stream: TextIO = sys.stderr,
+    stream: TextIO | None = None,
     environ: Mapping[str, str] = os.environ,
     least: int = logging.INFO,
     role: str | None = None,
 ) -> None:
-    """Send structlog, stdlib logging, warnings and uncaught errors of threads to `stream`, in one form.
+    """Send structlog, stdlib logging, warnings and uncaught errors of threads to one stream, in one form.
 
     Other libraries speak from WARNING upwards only: below, pynetdicom writes whole data sets.
 
     Parameters
     ----------
+    stream
+        Standard error where none is given.
     environ
         Tells whether systemd's journal reads the stream.
     least
@@ -51,6 +53,7 @@ def configure(
     role
         Stands in every line, to tell processes that share a terminal apart.
     """
+    stream = stream or sys.stderr
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

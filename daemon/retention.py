@@ -6,7 +6,8 @@ import structlog
 
 from daemon.errors import IllegalTransition
 from daemon.job_queue import JobQueue
-from daemon.jobs import DECIDED, FINISHED, Job, JobState
+from daemon.job_queue_rows import Job
+from daemon.jobs import DECIDED, FINISHED, JobState
 from daemon.spool import Spool
 
 _log = structlog.get_logger(__name__)

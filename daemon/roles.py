@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
-from sqlalchemy import make_url
 
 from daemon.config import Config
 from daemon.config_values import is_known
+from daemon.database_url import sqlite_file
 from daemon.errors import CannotStart
 from daemon.service import run
 
@@ -107,7 +107,7 @@ def recover(config: Config, progress: Callable[[int, int], None]) -> "Recovery":
     from daemon.recovery import recover as rebuild
     from daemon.spool import Spool
 
-    file = Path(make_url(config.database.url).database or "")
+    file = sqlite_file(config.database.url)
     if file.exists():
         raise CannotStart(
             f"{file} exists, and only a missing job table is rebuilt: move it aside with its -wal and -shm, "

@@ -1,6 +1,7 @@
 """`oarlock check`: everything a running node needs, tried out and told as one list of findings."""
 
 import os
+import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -9,14 +10,13 @@ from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
 from daemon.check_finding import Finding, Verdict, good, note, wrong
 from daemon.config import Config, Destination, Route, load_config
 from daemon.config_values import ANY, is_known
+from daemon.database_url import sqlite_file
 from daemon.delivery import echo
-from daemon.errors import CannotStart, ConfigError
+from daemon.errors import ConfigError, StorageFull
 from daemon.job_queue import head_revision, schema_revision
 from daemon.tables import safe
 from daemon.template_file import template_for
@@ -145,12 +145,12 @@ def _free_space(config: Config) -> Finding:
 
 
 def _job_table(config: Config) -> Finding:
-    file = Path(make_url(config.database.url).database or "")
+    file = sqlite_file(config.database.url)
     if not file.exists():
         return note("job table", f"{file} does not exist yet; the first start creates it")
     try:
         revision = schema_revision(config.database.url)
-    except (CannotStart, SQLAlchemyError) as error:
+    except (StorageFull, sqlite3.Error) as error:
         return wrong("job table", f"{file} cannot be read: {error}")
     if revision == head_revision():
         return good("job table", f"{file}, schema {revision}")

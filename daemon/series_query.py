@@ -12,7 +12,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom m
 
 from daemon.config import Config, Peer
 from daemon.evidence import Evidence
-from daemon.jobs import Job
+from daemon.job_queue_rows import Job
 from daemon.outgoing_association import NotDone, Timeouts, associated, peer_node
 from daemon.transfer_syntaxes import UNCOMPRESSED
 

@@ -9,8 +9,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from daemon.job_records import JobRecord
 from daemon.job_report import JobReport
-from daemon.jobs import DeliveryState, Job, JobState
+from daemon.jobs import DeliveryState, JobState
 
 _COLOURS = {
     JobState.DELIVERED: "green",
@@ -88,7 +89,7 @@ def safe(value: object) -> Text:
     )
 
 
-def jobs_table(jobs: Sequence[Job]) -> Table:
+def jobs_table(jobs: Sequence[JobRecord]) -> Table:
     """Newest jobs first, one line each."""
     table = _table("Job", "State", "Since", "Patient", "Accession", "Series", "Images", "From", "Remark")
     for job in jobs:
@@ -165,7 +166,7 @@ def _table(*columns: str, title: str | None = None) -> Table:
     return table
 
 
-def _particulars(job: Job) -> Table:
+def _particulars(job: JobRecord) -> Table:
     table = Table(
         title=f"Job {job.id}",
         title_justify="left",
@@ -255,7 +256,7 @@ def _set_asides(report: JobReport) -> Table:
     return table
 
 
-def _remark(job: Job) -> str:
+def _remark(job: JobRecord) -> str:
     if job.state is JobState.RECEIVING and job.awaits:
         return f"waits for {job.awaits}"
     if job.state is JobState.SEGMENTING:
@@ -265,7 +266,7 @@ def _remark(job: Job) -> str:
     return " ".join(part for part in (job.reason_code and f"[{job.reason_code}]", job.reason) if part)
 
 
-def _progress(job: Job) -> str:
+def _progress(job: JobRecord) -> str:
     if job.state is not JobState.SEGMENTING or job.progress_stage is None:
         return ""
     return f"{job.progress_stage} {100 * (job.progress_fraction or 0):.0f} %"

@@ -33,7 +33,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from daemon.job_queue import JobQueue
-from daemon.jobs import TRANSITIONS, DeliveryState, Job, JobState, QueueReason
+from daemon.job_queue_rows import Job
+from daemon.jobs import TRANSITIONS, DeliveryState, JobState, QueueReason
 from daemon.part10 import read_part10
 from daemon.spool import Spool
 from tests.acceptance.processes import Installation, install

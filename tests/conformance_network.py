@@ -26,7 +26,7 @@ from daemon.commitment import Reference
 from daemon.commitment_request import request_commitment
 from daemon.config import Config, Destination
 from daemon.delivery import echo, send
-from daemon.jobs import Job
+from daemon.job_queue_rows import Job
 from daemon.outgoing_association import Timeouts
 from daemon.series_query import SeriesQuery
 from tests.nodes import a_config, receiving_node

@@ -21,8 +21,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from daemon.job_queue import JobQueue, open_queue
+from daemon.job_queue_looking import look_into
+from daemon.job_records import JobRecord
 from daemon.job_report import read_report
-from daemon.jobs import Job, JobState
+from daemon.jobs import JobState
 from daemon.picture import draw
 from daemon.tables import job_page
 from model.contours import Contour, fill
@@ -84,11 +86,13 @@ def main(
         listener = stack.enter_context(role("listen", config, folder))
         wait_until(lambda: accepts_tcp(port), "the listener to open its port", limit=60)
         worker = stack.enter_context(role("work", config, folder))
-        queue = open_queue(f"sqlite:///{folder / 'spool' / 'oarlock.db'}", lambda: datetime.now(UTC))
+        url = f"sqlite:///{folder / 'spool' / 'oarlock.db'}"
+        queue = open_queue(url, lambda: datetime.now(UTC))
         stack.callback(queue.close)
         _send(paths, port, console)
         job = _follow(queue, [listener, worker], console)
-        console.print(job_page(read_report(queue, job.id)))
+        with look_into(url) as table:
+            console.print(job_page(read_report(table, job.id)))
         if job.state is not JobState.DELIVERED:
             console.print(f"\nThe job ended as {job.state}. Logs: {folder}/listen.log and work.log")
             raise typer.Exit(1)
@@ -155,7 +159,7 @@ def _send(paths: list[Path], port: int, console: Console) -> None:
     )
 
 
-def _follow(queue: JobQueue, roles: list[subprocess.Popen[bytes]], console: Console) -> Job:
+def _follow(queue: JobQueue, roles: list[subprocess.Popen[bytes]], console: Console) -> JobRecord:
     """Show where the job is until it has ended."""
     columns = (TextColumn("{task.description:34}"), BarColumn(), TimeElapsedColumn())
     deadline = time.monotonic() + PATIENCE_SECONDS

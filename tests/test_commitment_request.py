@@ -16,11 +16,13 @@ from rich.console import Console
 from daemon import tables
 from daemon.commitment import FailureReason
 from daemon.courier import LEASE_SECONDS
+from daemon.job_queue_looking import look_into
 from daemon.job_report import read_report
 from daemon.jobs import DeliveryState, JobState
 from daemon.outgoing_association import Timeouts
 from tests.committing import Archive, call_back, calling
 from tests.conditions import LIMIT_SECONDS, wait_until
+from tests.job_rows import url_in
 from tests.nodes import receiving_node
 from tests.peers import ReceivingPeer, free_port, orthanc
 from tests.workplace import Workplace
@@ -81,7 +83,8 @@ def shown(workplace, job):
         ((waits_for,),) = table.execute("SELECT waits_for FROM v_waiting").fetchall()
     table.close()
     page = Console(width=200, record=True, file=io.StringIO())
-    page.print(tables.job_page(read_report(workplace.queue, job)))
+    with look_into(url_in(workplace.root)) as table:
+        page.print(tables.job_page(read_report(table, job)))
     _, _, detail = waits_for.partition(": ")
     assert detail in page.export_text()
     return waits_for

@@ -241,7 +241,9 @@ def test_passwords_are_never_printed(tmp_path):
     assert "hush" not in "".join(refused + worse)
 
 
-@pytest.mark.parametrize("url", ["nonsense", "sqlite://", "sqlite:///relative.db", "postgresql://h/d"])
+@pytest.mark.parametrize(
+    "url", ["nonsense", "sqlite://", "sqlite:///relative.db", "sqlite:////d.db?mode=ro", "postgresql://h/d"]
+)
 def test_databases_that_cannot_work_are_refused(tmp_path, url):
     """What is not the absolute path of a SQLite file is refused."""
     (found,) = problems(tmp_path, WHOLE, OARLOCK_DATABASE__URL=url)

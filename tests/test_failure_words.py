@@ -3,7 +3,7 @@
 import pytest
 
 from daemon.failure_words import WITHHELD, call_path, describe, is_cuda_fault, without_patient
-from daemon.jobs import Job
+from daemon.job_queue_rows import Job
 
 
 @pytest.fixture

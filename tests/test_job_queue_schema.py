@@ -16,7 +16,7 @@ from daemon import migrations
 from daemon.errors import CannotStart
 from daemon.job_queue import head_revision, migrate, schema_revision
 from daemon.job_queue_engine import sqlite_engine
-from daemon.jobs import Base
+from daemon.job_queue_rows import Base
 from tests.job_rows import (
     received,
     url_in,

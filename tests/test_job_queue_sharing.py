@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from sqlalchemy import insert
 
 from daemon.job_queue import JobQueue
-from daemon.jobs import Job, JobState
+from daemon.job_queue_rows import Job
+from daemon.jobs import JobState
 from tests.job_rows import (
     image,
     queued,

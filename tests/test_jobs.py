@@ -7,7 +7,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from daemon.jobs import FINISHED, TRANSITIONS, Base, Job, JobState
+from daemon.job_queue_rows import Base, Job
+from daemon.jobs import FINISHED, TRANSITIONS, JobState
 from tests.job_rows import NOON
 
 ALLOWED = {

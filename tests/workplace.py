@@ -11,8 +11,8 @@ from pydicom import dcmread
 from daemon.config import Config
 from daemon.courier import Courier
 from daemon.job_queue import IncomingInstance, JobQueue
+from daemon.job_records import DeliveryRecord, JobRecord
 from daemon.job_runner import JobRunner
-from daemon.jobs import Delivery, Job
 from daemon.outgoing_association import Timeouts
 from daemon.segmentation import SegmentsVolumes
 from daemon.spool import Spool
@@ -146,11 +146,11 @@ class Workplace:
             tries += 1
         return tries
 
-    def job(self, job_id: int) -> Job:
+    def job(self, job_id: int) -> JobRecord:
         """The job's row now."""
         return self.queue.job(job_id)
 
-    def delivery(self, job_id: int, destination: str) -> Delivery:
+    def delivery(self, job_id: int, destination: str) -> DeliveryRecord:
         """The delivery's row now."""
         return next(each for each in self.queue.deliveries(job_id) if each.destination == destination)
 
