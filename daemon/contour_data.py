@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,15 +72,11 @@ def encode_contours(
     before = np.roll(rounded, 1, axis=0)
     before[starts] = rounded[stops - 1]
     is_distinct = (rounded != before).any(axis=1)
-    left = np.add.reduceat(is_distinct.astype(np.int64), starts).tolist()
-    numbers = rounded[is_distinct].ravel().tolist()
-    values, first = [], 0
-    for contour, points in zip(contours, left, strict=True):
-        value = _text(numbers[first : first + 3 * points], decimals)
-        first += 3 * points
-        is_short = len(value) <= MAX_VALUE_BYTES
-        values.append(value if is_short else encode_contour(contour, grid, decimals, max_points))
-    return values
+    left = np.add.reduceat(is_distinct.astype(np.int64), starts)
+    return [
+        value if len(value) <= MAX_VALUE_BYTES else encode_contour(contour, grid, decimals, max_points)
+        for contour, value in zip(contours, _texts(rounded[is_distinct], left, decimals), strict=True)
+    ]
 
 
 def count_points(value: bytes) -> int:
@@ -109,7 +106,7 @@ def _encoded(points_mm: NDArray[np.float64], decimals: int) -> bytes:
     """Decimal strings of (n, 3) points, without points that rounding made equal to the one before."""
     rounded = _rounded(points_mm, decimals)
     distinct = rounded[(rounded != np.roll(rounded, 1, axis=0)).any(axis=1)]
-    return _text(distinct.ravel().tolist(), decimals)
+    return _texts(distinct, np.array([len(distinct)]), decimals)[0]
 
 
 def _require(decimals: int, max_points: int | None) -> None:
@@ -123,10 +120,38 @@ def _rounded(points_mm: NDArray[np.float64], decimals: int) -> NDArray[np.float6
     return np.round(points_mm, decimals) + 0.0  # + 0.0 turns -0.00 into 0.00
 
 
-def _text(numbers: list[float], decimals: int) -> bytes:
-    """Decimal strings, padded to even length."""
-    text = (f"\\%.{decimals}f" * len(numbers))[1:] % tuple(numbers)
-    return (text + " " * (len(text) % 2)).encode("ascii")
+def _texts(rounded: NDArray[np.float64], counts: NDArray[np.int64], decimals: int) -> list[bytes]:
+    """Decimal strings of (n, 3) points of several contours, each contour's padded to even length.
+
+    All digits at once: to format number by number would take longer than all that is traced.
+
+    Parameters
+    ----------
+    counts
+        (contours,) points of each.
+    """
+    units = np.rint(rounded.ravel() * 10**decimals).astype(np.int64)
+    stops = 3 * np.cumsum(counts)
+    before_point = len(str(np.abs(units).max(initial=0) // 10**decimals))
+    size = (len(units), 2 + before_point + 1 + decimals)  # separator, sign, digits, point, decimals
+    text, is_written = np.empty(size, dtype=np.uint8), np.ones(size, dtype=bool)
+    text[:, :2] = tuple(b"\\-")
+    text[:, -1 - decimals] = ord(".")
+    is_written[stops[:-1], 0] = is_written[:1, 0] = False
+    is_written[:, 1] = units < 0
+    left = np.abs(units)
+    for place in range(decimals + before_point):
+        column = -1 - place - (place >= decimals)
+        if place > decimals:
+            is_written[:, column] = left > 0
+        rest = left // 10
+        text[:, column] = left - 10 * rest + ord("0")
+        left = rest
+    lengths = np.cumsum(np.count_nonzero(is_written, axis=1))
+    whole = text[is_written].tobytes()
+    ends = [0, *lengths[stops - 1].tolist()] if len(units) else [0] * (len(counts) + 1)
+    values = [whole[start:end] for start, end in pairwise(ends)]
+    return [value + b" " * (len(value) % 2) for value in values]
 
 
 def simplified(points: NDArray[np.float64], count: int) -> NDArray[np.float64]:

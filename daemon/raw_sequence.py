@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pydicom import Dataset
 from pydicom.charset import default_encoding
 from pydicom.dataelem import RawDataElement
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage
 
@@ -19,6 +21,14 @@ def put(dataset: Dataset, keyword: str, items: Iterable[bytes]) -> None:
     # Without a VR, as files in Implicit VR are read: by "SQ" pydicom would decode every item when it writes.
     dataset[tag] = RawDataElement(tag, None, len(value), value, 0, is_implicit_VR=True, is_little_endian=True)
     dataset.set_original_encoding(True, True, default_encoding)  # noqa: FBT003 -- (implicit, little endian)
+
+
+def encoded(dataset: Dataset) -> bytes:
+    """Encode the elements of an item that stands in many places, whose text is ASCII."""
+    buffer = DicomBytesIO()
+    buffer.is_implicit_VR = buffer.is_little_endian = True
+    write_dataset(buffer, dataset)
+    return buffer.getvalue()
 
 
 def item(elements: bytes) -> bytes:

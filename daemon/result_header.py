@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from uuid import UUID, uuid5
@@ -140,6 +141,7 @@ def date_and_time(moment: datetime) -> tuple[DA, TM]:
     return DA(f"{moment:%Y%m%d}"), TM(f"{moment:%H%M%S}")
 
 
+@cache
 def software_version() -> str:
     """Return the version of the installed program, "dev" where it is not installed."""
     try:

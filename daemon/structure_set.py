@@ -11,7 +11,7 @@ from pydicom.uid import UID, ImplicitVRLittleEndian, RTStructureSetStorage
 
 from daemon.destination_profile import PROFILES, EmptyStructures, Profile
 from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from daemon.raw_sequence import put, referenced_slice
+from daemon.raw_sequence import encoded, put, referenced_slice
 from daemon.result_header import (
     MANUFACTURER,
     MAX_LO,
@@ -96,8 +96,9 @@ class RTStructureSet(SOPClass):
         self.StructureSetDescription = _description(model, remarks)
         self.StructureSetDate, self.StructureSetTime = date_and_time(identity.created)
         self.ReferencedFrameOfReferenceSequence = [_referenced_frame_of_reference(volume, header, profile)]
+        algorithm = [encoded(each) for each in _algorithm(model)]
         self.StructureSetROISequence = [
-            roi_item(each, header.FrameOfReferenceUID, f"{model.name} {model.version}", _algorithm(model))
+            roi_item(each, header.FrameOfReferenceUID, f"{model.name} {model.version}", algorithm)
             for each in named
         ]
         # ROI Contour (C.8.8.6)

@@ -14,7 +14,7 @@ from model.ct import CTVolume
 from model.structures import ORGAN_CATEGORY
 
 
-def roi_item(roi: ROI, frame_of_reference_uid: str, made_by: str, algorithm: Sequence[Dataset]) -> Dataset:
+def roi_item(roi: ROI, frame_of_reference_uid: str, made_by: str, algorithm: Sequence[bytes]) -> Dataset:
     """Item of Structure Set ROI Sequence.
 
     Parameters
@@ -22,7 +22,7 @@ def roi_item(roi: ROI, frame_of_reference_uid: str, made_by: str, algorithm: Seq
     made_by
         The model in a few words.
     algorithm
-        ROI Derivation Algorithm Identification Sequence.
+        Encoded items of ROI Derivation Algorithm Identification Sequence.
     """
     item = Dataset()
     item.ROINumber = roi.number
@@ -33,7 +33,7 @@ def roi_item(roi: ROI, frame_of_reference_uid: str, made_by: str, algorithm: Seq
     item.ROIGenerationAlgorithm = "AUTOMATIC"
     description = filter(None, (made_by, "not reviewed", roi.generation))
     item.ROIGenerationDescription = plain(", ".join(description), MAX_LO)
-    item.ROIDerivationAlgorithmIdentificationSequence = algorithm
+    put(item, "ROIDerivationAlgorithmIdentificationSequence", algorithm)
     return item
 
 

@@ -1,8 +1,9 @@
 """Where masks end: the closed lines between voxels inside and outside, of many masks and slices at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,22 @@ class Outlines:
         """(n,) likewise."""
         return _COLUMN_STEP[self.towards]
 
+    def portions(self, vertices: int) -> Iterator["Outlines"]:
+        """The same lines in portions of about so many vertices; a line stays whole."""
+        cuts = np.flatnonzero(np.diff((self.starts + self.counts - 1) // vertices, prepend=-1))
+        for first, stop in pairwise([*cuts.tolist(), len(self.starts)]):
+            start = self.starts[first]
+            end = self.starts[stop] if stop < len(self.starts) else len(self.rows)
+            yield Outlines(
+                self.rows[start:end],
+                self.columns[start:end],
+                self.towards[start:end],
+                self.starts[first:stop] - start,
+                self.masks[first:stop],
+                self.slices[first:stop],
+                self.size,
+            )
+
 
 def outlines(masks: Sequence[Mask]) -> Outlines:
     """Find the outlines of masks of one volume; an empty mask has none."""
@@ -71,7 +88,7 @@ def outlines(masks: Sequence[Mask]) -> Outlines:
     places, owners, firsts = _edges(padded, bases[:-1], widths)
     towards = np.repeat(np.arange(4), np.diff(firsts))
     width = widths[owners] if len(masks) else owners
-    order, starts = _linked(_following(flat, places, towards, width, firsts), firsts[1])
+    order, starts = _linked(_following(flat, places, width, firsts), firsts[1])
     place, towards, owner = places[order], towards[order], owners[order]
     within, width = place - bases[owner], width[order]
     slice_size = np.array([each.shape[1] * each.shape[2] for each in padded], dtype=np.int64)
@@ -111,18 +128,19 @@ def _edges(
     return places, owners, np.cumsum([0, *map(sum, counts)])
 
 
-def _following(
-    inside: NDArray[np.bool_], places: Indices, towards: Indices, width: Indices, firsts: Indices
-) -> Indices:
+def _following(inside: NDArray[np.bool_], places: Indices, width: Indices, firsts: Indices) -> Indices:
     """(n,) the edge that comes next, clockwise about the inside."""
-    steps = np.stack([-width, np.ones_like(width), width, -np.ones_like(width)])  # (4, n)
-    edge = np.arange(len(places))
-    ahead = places + steps[(towards + 1) % 4, edge]
-    beside = ahead + steps[towards, edge]
-    is_straight = inside[ahead]
-    is_inward = is_straight & inside[beside]
-    place = np.where(is_inward, beside, np.where(is_straight, ahead, places))
-    way = (towards + np.where(is_inward, 3, np.where(is_straight, 0, 1))) % 4
+    place, way = np.empty_like(places), np.empty_like(places)
+    for towards, (first, stop) in enumerate(pairwise(firsts)):
+        own, step = places[first:stop], width[first:stop]
+        steps = (-step, 1, step, -1)
+        ahead = own + steps[(towards + 1) % 4]
+        beside = ahead + steps[towards]
+        is_straight = inside[ahead]
+        is_inward = is_straight & inside[beside]
+        place[first:stop] = np.where(is_inward, beside, np.where(is_straight, ahead, own))
+        turn = np.where(is_inward, 3, np.where(is_straight, 0, 1))
+        way[first:stop] = (towards + turn) % 4
     following = np.empty_like(places)
     for each in range(4):
         goes = np.flatnonzero(way == each)

@@ -5,7 +5,7 @@ that is all the freedom taken here: each vertex slides between the two voxel cen
 little as it can, and encloses the area of its voxels. No line can then leave out a voxel, take one in, cross
 another or itself, however small an island or thin a wall.
 
-All lines of all structures are drawn together, in arrays with one number for each vertex.
+Many lines of many structures are drawn together, in arrays with one number for each vertex.
 """
 
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from model.outlines import Outlines
 
 Values = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Places = NDArray[np.complex128]
 _Number = TypeVar("_Number", bound=np.generic)
 
 STEPS, PULL, OVERSHOOT = 6, 0.05, 1.6
@@ -31,7 +32,14 @@ ROOM = 0.1
 CLEARANCE = 0.04
 """How near to it the simplified line may pass: above what rounding to 0.01 mm moves a point."""
 
-_BEYOND_MM = 1e3
+PORTION = 40_000
+"""Vertices that are drawn together: the more, the fewer calls, but so many stay in a processor's cache."""
+
+_BEYOND_MM2 = 1e8
+"""More than any square of a distance."""
+
+_SETTLED = -1.0
+"""Less than any."""
 
 
 def smoothed(
@@ -50,8 +58,16 @@ def smoothed(
     -------
     list of (m, 2) arrays, row and column, in the order of the outlines; at least three points each.
     """
-    if not len(outlines.starts):
-        return []
+    return [
+        line
+        for portion in outlines.portions(PORTION)
+        for line in _smoothed_portion(portion, pixel_spacing_mm, tolerance_mm)
+    ]
+
+
+def _smoothed_portion(
+    outlines: Outlines, pixel_spacing_mm: tuple[float, float], tolerance_mm: float
+) -> list[NDArray[np.float64]]:
     rings = _Rings.of(outlines, pixel_spacing_mm)
     shares = _least_bent(rings)
     kept = _simplified(rings, shares, tolerance_mm)
@@ -95,6 +111,16 @@ class _Rings:
             outlines.starts,
             outlines.starts + outlines.counts,
         )
+
+    @cached_property
+    def centres(self) -> Places:
+        """(n,) voxel centres inside."""
+        return _as_complex(self.y, self.x)
+
+    @cached_property
+    def ways(self) -> Places:
+        """(n,) to the voxel centres outside."""
+        return _as_complex(self.dy, self.dx)
 
     @cached_property
     def ring(self) -> Indices:
@@ -178,9 +204,9 @@ class _Bending:
         along_y, along_x = (
             rings.after(each) - rings.before(each) for each in (_blurred(rings, y), _blurred(rings, x))
         )
-        length = (np.hypot(along_y, along_x) + 1e-9) * max(rings.pixel_mm)
+        length = (np.sqrt(along_y**2 + along_x**2) + 1e-9) * max(rings.pixel_mm)
         across_y, across_x = -along_x / length, along_y / length
-        to_before = np.hypot(y - rings.before(y), x - rings.before(x))
+        to_before = np.sqrt((y - rings.before(y)) ** 2 + (x - rings.before(x)) ** 2)
         to_after = rings.after(to_before)
         nearness = to_after / (to_before + to_after)
         terms = []
@@ -197,7 +223,12 @@ class _Bending:
 
 def _blurred(rings: _Rings, values: Values) -> Values:
     for _ in range(8):
-        values = values / 2 + (rings.before(values) + rings.after(values)) / 4
+        around = rings.before(values)
+        around += rings.after(values)
+        around /= 2
+        around += values
+        around /= 2
+        values = around
     return values
 
 
@@ -205,7 +236,7 @@ class _Solver:
     """Least squares of bending, with a pull: a matrix with two neighbours on either side, around every ring.
 
     Each ring is folded, first vertex, last, second, last but one, and so on: neighbours around the ring then stand
-    at most two places apart, also where it closes, and the matrix has four diagonals above its main one.
+    at most two places apart, also where it closes, and the matrix has four diagonals below its main one.
     """
 
     def __init__(self, rings: _Rings, bending: _Bending) -> None:
@@ -216,20 +247,22 @@ class _Solver:
         squares = own**2 + rings.after(before**2) + rings.before(after**2) + PULL
         next_ones = own * after + rings.after(before * own)
         next_but_one = rings.after(before * after)
-        band = np.zeros((5, len(own)))
-        band[4, self._place] = squares
-        for values, other in ((next_ones, following), (next_but_one, following[following])):
+        below, along = [np.zeros_like(itself)], [self._place]
+        for other in (following, following[following]):
             places = self._place, self._place[other]
             low, high = np.minimum(*places), np.maximum(*places)
-            # Around a ring of four both neighbours but one are the same vertex, and both count.
-            np.add.at(band, (4 + low - high, high), values)
-        self._factor = cholesky_banded(band, overwrite_ab=True, check_finite=False)
+            below.append(high - low)
+            along.append(low)
+        # Around a ring of four both neighbours but one are the same vertex, and both count.
+        entries = np.concatenate(below) * len(own) + np.concatenate(along)
+        band = np.bincount(entries, np.concatenate([squares, next_ones, next_but_one]), 5 * len(own))
+        self._factor = cholesky_banded(band.reshape(5, -1), overwrite_ab=True, lower=True, check_finite=False)
 
     def solve(self, right: Values) -> Values:
         """(n,) shares."""
         folded = np.empty_like(right)
         folded[self._place] = right
-        solved = cho_solve_banded((self._factor, False), folded, overwrite_b=True, check_finite=False)
+        solved = cho_solve_banded((self._factor, True), folded, overwrite_b=True, check_finite=False)
         return np.asarray(solved[self._place], dtype=np.float64)
 
 
@@ -248,7 +281,7 @@ def _with_area(rings: _Rings, shares: Values, kept: NDArray[np.bool_] | None = N
     """
     y, x = rings.points_mm(shares)
     chord_y, chord_x = rings.after(y) - rings.before(y), rings.after(x) - rings.before(x)
-    length = np.hypot(chord_y, chord_x) / 2 + 1e-9
+    length = np.sqrt(chord_y**2 + chord_x**2) / 2 + 1e-9
     gain = (rings.dx * chord_y - rings.dy * chord_x) / 2
     # How far to slide for a shift of 1 mm across the line; less where a vertex slides nearly along it.
     slide = 1 / np.maximum(gain / length, min(rings.pixel_mm) / 2)
@@ -282,7 +315,7 @@ def _simplified(
     kept
         To keep in any case, with the first of each line among them; without it, only those.
     """
-    points = rings.points_mm(shares)
+    points = _as_complex(*rings.points_mm(shares))
     if kept is None:
         kept = np.zeros(len(shares), dtype=bool)
         kept[rings.starts] = True
@@ -290,87 +323,98 @@ def _simplified(
         kept = kept.copy()
     chords = _Chords.between(rings, kept)
     while len(chords.vertices):
-        distance = chords.distances_mm(points)
-        worst = chords.most(distance)
-        is_near = worst <= tolerance_mm
+        distance = chords.squared_distances_mm2(points)
+        worst = np.maximum.reduceat(distance, chords.starts)
+        is_near = worst <= tolerance_mm**2
+        worst[is_near] = _SETTLED
         # Only a chord that is near enough needs to be looked at closer; others are split whatever it shows.
-        near = np.flatnonzero(is_near[chords.chord])
+        near = np.flatnonzero(chords.spread(is_near))
         misses = near[~chords.passes(rings, points, near)]
-        distance[misses] += _BEYOND_MM
-        worst[is_near] = 0
+        distance[misses] += _BEYOND_MM2
         np.maximum.at(worst, chords.chord[misses], distance[misses])
-        is_split = worst > 0
-        is_worst = np.flatnonzero((distance == worst[chords.chord]) & is_split[chords.chord])
-        split = is_worst[np.flatnonzero(np.diff(chords.chord[is_worst], prepend=-1))]
+        split = np.flatnonzero(distance == chords.spread(worst))
+        split = split[np.flatnonzero(np.diff(chords.chord[split], prepend=-1))]
         kept[chords.vertices[split]] = True
         chords = chords.split_at(split)
     return kept
 
 
+def _as_complex(y: Values, x: Values) -> Places:
+    """(n,) the places as one number each: y + ix."""
+    places = np.empty(len(y), dtype=np.complex128)
+    places.real, places.imag = y, x
+    return places
+
+
 @dataclass(frozen=True, eq=False)
 class _Chords:
-    """Vertices that are left out as yet, and the kept ones before and after each."""
+    """Vertices that are left out as yet, chord by chord, and the kept ones at the ends of each chord."""
 
     vertices: Indices  # (n,) ascending
-    first: Indices  # (n,)
-    last: Indices  # (n,)
+    counts: Indices  # (chords,) how many of them each replaces; 1 at least
+    first: Indices  # (chords,)
+    last: Indices  # (chords,)
 
     @classmethod
     def between(cls, rings: _Rings, kept: NDArray[np.bool_]) -> "_Chords":
-        vertices, places = np.flatnonzero(~kept), np.flatnonzero(kept)
-        chord = np.searchsorted(places, vertices) - 1
-        following = np.append(places[1:], len(kept))[chord]
-        ring = rings.ring[vertices]
-        return cls(
-            vertices, places[chord], np.where(following < rings.stops[ring], following, rings.starts[ring])
-        )
+        first = np.flatnonzero(kept)
+        following = np.append(first[1:], len(kept))
+        ring = rings.ring[first]
+        last = np.where(following < rings.stops[ring], following, rings.starts[ring])
+        counts = following - first - 1
+        replaces = counts > 0
+        return cls(np.flatnonzero(~kept), counts[replaces], first[replaces], last[replaces])
 
     @cached_property
     def starts(self) -> Indices:
-        """(chords,) the first vertex of each that replaces any."""
-        return np.flatnonzero(np.diff(self.first, prepend=-1))
+        """(chords,) the place of the first vertex of each."""
+        return np.asarray(np.cumsum(self.counts) - self.counts)
+
+    def spread(self, values: NDArray[_Number]) -> NDArray[_Number]:
+        """(n,) each chord's value for all its vertices."""
+        return np.repeat(values, self.counts)
 
     @cached_property
     def chord(self) -> Indices:
         """(n,) by which chord each is replaced."""
-        return np.repeat(np.arange(len(self.starts)), np.diff(np.append(self.starts, len(self.first))))
+        return self.spread(np.arange(len(self.counts)))
 
-    def most(self, values: Values) -> Values:
-        """(chords,) the largest value of each."""
-        return np.asarray(np.maximum.reduceat(values, self.starts), dtype=np.float64)
-
-    def distances_mm(self, points: tuple[Values, Values]) -> Values:
+    def squared_distances_mm2(self, points: Places) -> Values:
         """(n,) from each vertex to its chord."""
-        y, x = points
-        start_y, start_x = y[self.first], x[self.first]
-        chord_y, chord_x = y[self.last] - start_y, x[self.last] - start_x
-        off_y, off_x = y[self.vertices] - start_y, x[self.vertices] - start_x
-        share = (off_y * chord_y + off_x * chord_x) / np.maximum(chord_y**2 + chord_x**2, 1e-12)
-        share = np.minimum(np.maximum(share, 0), 1)
-        return np.sqrt((off_y - share * chord_y) ** 2 + (off_x - share * chord_x) ** 2)
+        chord = points[self.last] - points[self.first]
+        length = np.abs(chord)
+        turn = np.where(length > 0, np.conj(chord) / np.maximum(length, 1e-12), 1)
+        off = (points[self.vertices] - self.spread(points[self.first])) * self.spread(turn)
+        beyond = off.real - np.minimum(np.maximum(off.real, 0), self.spread(length))
+        return np.asarray(off.imag**2 + beyond**2)
 
-    def passes(self, rings: _Rings, points: tuple[Values, Values], which: Indices) -> NDArray[np.bool_]:
+    def passes(self, rings: _Rings, points: Places, which: Indices) -> NDArray[np.bool_]:
         """(which,) whether its chord passes a vertex's way from voxel centre to voxel centre, clear of both."""
-        y, x = points
-        vertices, first, last = self.vertices[which], self.first[which], self.last[which]
-        chord_y, chord_x = y[last] - y[first], x[last] - x[first]
-        dy, dx = rings.dy[vertices], rings.dx[vertices]
-        turn = dy * chord_x - dx * chord_y
+        vertices, chord = self.vertices[which], self.chord[which]
+        first = points[self.first]
+        along = (points[self.last] - first)[chord]
+        way = rings.ways[vertices]
+        turn = way.real * along.imag - way.imag * along.real
         turn[np.abs(turn) < 1e-9] = np.inf  # a chord along the way does not pass it
-        to_y, to_x = y[first] - rings.y[vertices], x[first] - rings.x[vertices]
-        crossing = (to_y * chord_x - to_x * chord_y) / turn  # share of the way
-        along = (to_y * dx - to_x * dy) / turn  # share of the chord
+        to = first[chord] - rings.centres[vertices]
+        crossing = (to.real * along.imag - to.imag * along.real) / turn  # share of the way
+        share = (to.real * way.imag - to.imag * way.real) / turn  # of the chord
         most = rings.most[vertices]
         furthest = np.where(most < 1, most + 1e-9, 1 - CLEARANCE)
         clears = (crossing >= CLEARANCE) & (crossing <= furthest)
-        return clears & (along >= 0) & (along <= 1)
+        return np.asarray(clears & (share >= 0) & (share <= 1))
 
     def split_at(self, split: Indices) -> "_Chords":
         """The chords of some vertices in two, without those vertices; the others are settled."""
-        at = np.full(len(self.starts), -1)
-        at[self.chord[split]] = self.vertices[split]
-        at = at[self.chord]
-        is_open = (at >= 0) & (at != self.vertices)
-        vertices, first, last, at = (each[is_open] for each in (self.vertices, self.first, self.last, at))
-        is_later = vertices > at
-        return _Chords(vertices, np.where(is_later, at, first), np.where(is_later, last, at))
+        chord = self.chord[split]
+        is_open = np.zeros(len(self.counts), dtype=bool)
+        is_open[chord] = True
+        remains = self.spread(is_open)
+        remains[split] = False
+        at = self.vertices[split]
+        sooner = split - self.starts[chord]
+        counts = np.stack([sooner, self.counts[chord] - sooner - 1], axis=1).ravel()
+        first = np.stack([self.first[chord], at], axis=1).ravel()
+        last = np.stack([at, self.last[chord]], axis=1).ravel()
+        replaces = counts > 0
+        return _Chords(self.vertices[remains], counts[replaces], first[replaces], last[replaces])
