@@ -1,17 +1,19 @@
 """The network on one volume beside nnU-Net v2's own predictor: the same weights, tiles and machine."""
 
-import time
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import torch
 from pydicom import Dataset
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import peers, record
-from benchmarks.result import Goal, Limit, Report, ResultsDifferError, Row, Table, Unit
-from benchmarks.timer import take_turns, timed
+from benchmarks import network_engines, peers, record
+from benchmarks.peak_memory import with_peak_mb
+from benchmarks.processor_limit import SIDE, TRIES, limit_seconds, operations_by_precision, peak_flops
+from benchmarks.result import Goal, Limit, Report, ResultsDifferError, Row, Sample, Table, Unit
+from benchmarks.timer import Timed, take_turns, timed
+from model.arranged import Arranged
 from model.bundle import DEFAULT_BUNDLE, Bundle
 from model.ct import CTVolume
 from model.preprocess import lateral_mm, to_network_grid
@@ -20,8 +22,30 @@ from tests.anatomy import average_anatomy
 
 ROUNDS = 3
 LEAST_DICE = 0.999
-PEAK_SIDE = 4096
-OURS, PEER = "oarlock", "nnU-Net v2"
+MB = 1e6
+PEER = "nnU-Net v2"
+USED, EXACT, AS_SHIPPED = "oarlock", "oarlock, float32", "oarlock, tiles that overlap by 0.4"
+ABOUT = (
+    "Both get the image on the network's grid and give a mask for each organ; neither reads nor resamples.",
+    "Both tile alike, by half a tile, and nnU-Net does not mirror; ours leaves out tiles that hold no body.",
+    "nnU-Net computes in float32 on a CPU. Ours computes its finest level in float32 and others in bfloat16.",
+    f"Masks count as equal where the Dice of each organ is {LEAST_DICE} at least, or one voxel of it differs.",
+    "Memory is all that the process holds: libraries, weights and image too. All run in the same process.",
+)
+
+
+@dataclass
+class Program:
+    """Predicts, and remembers what it gave and took."""
+
+    predict: Callable[[], Tensor]
+    masks: Tensor | None = None
+    peaks_mb: list[float] = field(default_factory=list)
+
+    def __call__(self) -> None:
+        """Once more."""
+        self.masks, peak = with_peak_mb(self.predict)
+        self.peaks_mb.append(peak)
 
 
 def network_image(bundle: Bundle, *, quick: bool) -> Tensor:
@@ -32,26 +56,41 @@ def network_image(bundle: Bundle, *, quick: bool) -> Tensor:
     voxels = torch.from_numpy(image.hu)
     lateral = torch.from_numpy(lateral_mm(image.hu, image.spacing_mm[2])).expand_as(voxels)
     whole = torch.stack([voxels, lateral])
+    return head_of(bundle, whole) if quick else whole
+
+
+def head_of(bundle: Bundle, image: Tensor) -> Tensor:
+    """One tile of the head."""
     depth, height, width = bundle.tile
-    middle = whole.shape[3] // 2
-    return whole[:, -depth:, :height, middle - width // 2 : middle + width // 2] if quick else whole
+    middle = image.shape[3] // 2
+    return image[:, -depth:, :height, middle - width // 2 : middle + width // 2]
 
 
-def ours(bundle: Bundle, image: Tensor, dtype: torch.dtype, overlap: float) -> Tensor:
+def ours(
+    bundle: Bundle,
+    image: Tensor,
+    dtype: torch.dtype,
+    overlap: float = 0.5,
+    progress: Callable[[float], None] | None = None,
+) -> Tensor:
     """(organs, D, H, W) masks."""
     outputs = len(bundle.structure_names)
-    return predict(bundle.network, image, bundle.tile, outputs, overlap=overlap, dtype=dtype) > 0.5
+    found = predict(
+        bundle.network, image, bundle.tile, outputs, overlap=overlap, dtype=dtype, progress=progress
+    )
+    return found > 0.5
 
 
-def nnunet(bundle: Bundle, image: Tensor) -> Tensor:
-    """(organs, D, H, W) masks by nnU-Net's predictor with its step of half a tile, without mirroring."""
+def nnunet(bundle: Bundle, image: Tensor, *, mirroring: bool = False) -> Tensor:
+    """(organs, D, H, W) masks by nnU-Net's predictor with its step of half a tile."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     predictor = nnUNetPredictor(
-        tile_step_size=0.5, use_gaussian=True, use_mirroring=False, perform_everything_on_device=False,
+        tile_step_size=0.5, use_gaussian=True, use_mirroring=mirroring, perform_everything_on_device=False,
         device=torch.device("cpu"), allow_tqdm=False,
     )  # fmt: skip
     predictor.network = bundle.network
+    predictor.allowed_mirroring_axes = (0, 1, 2)
     predictor.configuration_manager = SimpleNamespace(patch_size=bundle.tile)
     predictor.label_manager = SimpleNamespace(num_segmentation_heads=bundle.network.config.outputs)
     with torch.inference_mode():
@@ -65,94 +104,122 @@ def dice(a: Tensor, b: Tensor) -> float:
     return 2 * int((a & b).sum()) / total if total else 1.0
 
 
-def peak_flops() -> float:
-    """Floating point operations a second of a large product of bfloat16 matrices."""
-    a, b = (torch.randn(PEAK_SIDE, PEAK_SIDE).bfloat16() for _ in range(2))
-    seconds = []
-    for _ in range(4):
-        started = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - started)
-    return 2 * PEAK_SIDE**3 / min(seconds)
-
-
 def run(*, quick: bool) -> Report:
-    """Compare the masks, then measure."""
+    """Measure, and compare the masks."""
     bundle = Bundle.load(DEFAULT_BUNDLE)
     image = network_image(bundle, quick=quick)
     threads = torch.get_num_threads()
     torch.set_num_threads(1 if quick else threads)  # several wait for each other where others need the cores
     try:
-        return _compare(bundle, image, quick=quick)
+        return _measured(bundle, image, quick=quick)
     finally:
         torch.set_num_threads(threads)
 
 
-def _compare(bundle: Bundle, image: Tensor, *, quick: bool) -> Report:
-    size = " × ".join(map(str, image.shape[1:])) + " voxels"
-    about = (
-        "Both get the image on the network's grid and give a mask for each organ; neither reads nor resamples.",
-        "Both tile alike, by half a tile.",
-        "On a CPU nnU-Net computes in float32; ours in bfloat16, and leaves out tiles that hold no body.",
-        f"Results count as equal where Dice over the voxels of all organs is {LEAST_DICE} at least.",
-        "Organs of a few voxels may differ in one or two, because bfloat16 rounds.",
-    )
-    half, usual = partial(ours, overlap=0.5), partial(ours, overlap=0.4)
+def _measured(bundle: Bundle, image: Tensor, *, quick: bool) -> Report:
     programs = {
-        OURS: timed(lambda: half(bundle, image, torch.bfloat16)),
-        "float32": timed(lambda: half(bundle, image, torch.float32)),
-        "as it is used": timed(lambda: usual(bundle, image, torch.bfloat16)),
+        USED: Program(lambda: ours(bundle, image, torch.bfloat16)),
+        EXACT: Program(lambda: ours(bundle, image, torch.float32)),
+        AS_SHIPPED: Program(lambda: ours(bundle, image, torch.bfloat16, 0.4)),
     }
-    tables: tuple[Table, ...] = ()
-    unmeasured = [
-        "GPUs: none was at hand.",
-        "nnU-Net with its default mirroring: it computes every tile eight times, and would exchange the sides.",
-    ]
-    is_there = peers.see("nnunet")
-    if is_there:
-        found, theirs = half(bundle, image, torch.bfloat16), nnunet(bundle, image)
-        if (joined := dice(found, theirs)) < LEAST_DICE:
-            raise ResultsDifferError(f"masks differ from nnU-Net's predictor: Dice {joined:.5f}")
-        rows = tuple(
-            (name, str(int(b.sum())), str(int((a != b).sum())), f"{dice(a, b):.4f}")
-            for name, a, b in zip(bundle.structure_names, found, theirs, strict=True)
-        )
-        columns = ("organ", "voxels by nnU-Net", "different", "Dice")
-        tables = (Table(f"Masks beside nnU-Net's: Dice of all voxels {joined:.5f}", columns, rows),)
-        programs[PEER] = timed(lambda: nnunet(bundle, image))
+    unmeasured = ["GPUs: none was at hand."]
+    if peers.see("nnunet"):
+        programs[PEER] = Program(lambda: nnunet(bundle, image))
+        _warm_up(bundle, image)
     else:
         unmeasured.append("nnU-Net: it is not installed.")
-    seconds = take_turns(programs, 1 if quick else ROUNDS, "network", warm_up=not quick)
-    goal = Goal(ratio=2)
-    measured = (
-        Row("tiles by half", size, Unit.SECONDS, seconds[OURS], PEER, seconds.get(PEER), goal, "bfloat16"),
-        Row("tiles by half, float32", size, Unit.SECONDS, seconds["float32"], PEER, seconds.get(PEER)),
-        Row("tiles that overlap by 0.4, as used", size, Unit.SECONDS, seconds["as it is used"]),
-    )
+    turns: dict[str, Timed] = {name: timed(program) for name, program in programs.items()}
+    beside = {name: turns.pop(name) for name in (USED, PEER) if name in turns}
+    seconds = {
+        **take_turns(beside, 1 if quick else ROUNDS, "network", warm_up=False),
+        **take_turns(turns, 1, "network otherwise", warm_up=False),
+    }
+    tables = [_compared(bundle, programs), _mirroring(bundle, image)] if PEER in programs else []
+    if (engines := network_engines.compared(bundle, image, 1 if quick else ROUNDS)) is not None:
+        tables.append(engines)
+    else:
+        unmeasured.append("OpenVINO: it is not installed.")
     return Report(
         "Network",
-        about,
-        measured,
-        limits=() if quick else (_limit(bundle),),
-        tables=tables,
+        ABOUT,
+        _rows(" × ".join(map(str, image.shape[1:])) + " voxels", seconds, programs),
+        limits=() if quick else _limits(bundle, image, seconds),
+        tables=tuple(tables),
         unmeasured=tuple(unmeasured),
-        versions=peers.versions("nnunet", "nnunetv2"),
+        versions=(*peers.versions("nnunet", "nnunetv2"), *peers.versions("openvino", "openvino")),
     )
 
 
-def _limit(bundle: Bundle) -> Limit:
-    """How much of the processor one tile after another makes use of."""
+def _warm_up(bundle: Bundle, image: Tensor) -> None:
+    """One tile by each: what is prepared once is not counted."""
+    tile = head_of(bundle, image)
+    for dtype in (torch.bfloat16, torch.float32):
+        ours(bundle, tile, dtype)
+    nnunet(bundle, tile)
+
+
+def _rows(size: str, seconds: Mapping[str, Sample], programs: Mapping[str, Program]) -> tuple[Row, ...]:
+    peaks = {name: Sample.of(program.peaks_mb) for name, program in programs.items()}
+    peer, peer_peak, goal = seconds.get(PEER), peaks.get(PEER), Goal(ratio=2)
+    return (
+        Row("tiles by half", size, Unit.SECONDS, seconds[USED], PEER, peer, goal),
+        Row("tiles by half, all in float32", size, Unit.SECONDS, seconds[EXACT], PEER, peer),
+        Row("tiles that overlap by 0.4, as the worker does", size, Unit.SECONDS, seconds[AS_SHIPPED]),
+        Row("peak memory", size, Unit.MB, peaks[USED], PEER, peer_peak),
+        Row("peak memory, all in float32", size, Unit.MB, peaks[EXACT], PEER, peer_peak),
+    )
+
+
+def _compared(bundle: Bundle, programs: Mapping[str, Program]) -> Table:
+    """Masks of each organ beside nnU-Net's; raises ResultsDifferError where they are not equal."""
+    theirs, used, exact = (programs[name].masks for name in (PEER, USED, EXACT))
+    assert theirs is not None and used is not None and exact is not None  # noqa: PT018 - all have run
+    rows = []
+    for name, a, b, c in zip(bundle.structure_names, theirs, used, exact, strict=True):
+        different = int((a != b).sum())
+        if dice(a, b) < LEAST_DICE and different > 1:
+            raise ResultsDifferError(
+                f"{name}: {different} voxels differ from nnU-Net's, Dice {dice(a, b):.5f}"
+            )
+        counts = (int(a.sum()), different, int((a != c).sum()))
+        rows.append((name, *map(str, counts), f"{dice(a, b):.4f}"))
+    columns = ("organ", "voxels by nnU-Net", "different", "different, all in float32", "Dice")
+    return Table(f"Masks beside nnU-Net's: Dice of all voxels {dice(theirs, used):.5f}", columns, tuple(rows))
+
+
+def _mirroring(bundle: Bundle, image: Tensor) -> Table:
+    """What nnU-Net takes with and without."""
+    tile = head_of(bundle, image)
+    turns: dict[str, Timed] = {
+        "nnU-Net, without mirroring": timed(lambda: nnunet(bundle, tile)),
+        "nnU-Net, with it": timed(lambda: nnunet(bundle, tile, mirroring=True)),
+        "oarlock": timed(lambda: ours(bundle, tile, torch.bfloat16)),
+    }
+    seconds = take_turns(turns, ROUNDS, "mirroring", warm_up=False)
+    rows = tuple((name, f"{sample.median:.2f}") for name, sample in seconds.items())
+    title = "nnU-Net mirrors unless told not to, and would exchange this network's sides: time of one tile"
+    return Table(title, ("program", "s"), rows)
+
+
+def _limits(bundle: Bundle, image: Tensor, seconds: Mapping[str, Sample]) -> tuple[Limit, ...]:
+    """How much of the processor is made use of on the whole volume, blending included."""
+    peaks = {dtype: peak_flops(dtype) for dtype in (torch.bfloat16, torch.float32)}
     tile = torch.zeros(2, *bundle.tile)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        bundle.network(tile[None])
-    rounds = 10
-    for number in range(rounds + 2):
-        if number == 2:
-            started = time.perf_counter()
-        ours(bundle, tile, torch.bfloat16, 0.4)
-    reached = counter.get_total_flops() * rounds / (time.perf_counter() - started)
-    source = f"product of two bfloat16 matrices of {PEAK_SIDE} × {PEAK_SIDE}, best of four, in the same run"
-    return Limit("one tile of the network", Unit.GFLOP_PER_SECOND, reached / 1e9, peak_flops() / 1e9, source)
+    tiles: list[float] = []
+    ours(bundle, image, torch.bfloat16, progress=tiles.append)
+    said = "{:.0f} % of the operations at the peak of bfloat16, {:.0f} GFLOP/s, others at that of float32, {:.0f}"
+    limits = []
+    for name, dtype in ((USED, torch.bfloat16), (EXACT, torch.float32)):
+        arranged = Arranged(bundle.network, len(bundle.structure_names), dtype)
+        operations = operations_by_precision(lambda a=arranged: list(a.logits(a.prepare(tile))))
+        total = sum(operations.values())
+        share = 100 * operations.get(torch.bfloat16, 0) / total
+        source = said.format(share, *(peak / 1e9 for peak in peaks.values()))
+        reached = len(tiles) * total / seconds[name].median / 1e9
+        limit = total / limit_seconds(operations, peaks) / 1e9
+        note = f"{source}, measured by products of matrices of {SIDE} × {SIDE}, best of {TRIES}"
+        limits.append(Limit(f"network: {name}", Unit.GFLOP_PER_SECOND, reached, limit, note))
+    return tuple(limits)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ ENVIRONMENTS: Mapping[str, Environment] = {
     "platipy": Environment(("platipy==0.7.2",)),
     "monai": Environment(("monai==1.6.1", "surface-distance==0.1"), shares_ours=True),
     "nnunet": Environment(("nnunetv2==2.8.1",), shares_ours=True),
+    "openvino": Environment(("openvino==2026.4.1",), shares_ours=True),
 }
 
 

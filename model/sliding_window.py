@@ -1,20 +1,31 @@
-"""Predict a volume tile by tile, blended with Gaussian weights. torch only."""
+"""Predict a volume tile by tile, blended with Gaussian weights. torch only.
+
+Logits are blended, as nnU-Net and MONAI do, and by nnU-Net's weights. Their sums are kept in fixed point: two
+bytes for an organ and voxel, and the same sum in whatever order tiles are done.
+"""
 
 import itertools
 import math
+import threading
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.arranged import Arranged
+from model.all_tiles import each_tile
+from model.arranged import ABSENT_LOGIT, Arranged
 from model.unet import Triple
 
 SOLID_HU = -400.0
 """Denser than this is patient, couch or clothing: no air, no lung."""
 SOLID_STEP = 2
 """Solid things are looked for on every second row and column, and must be three of these thick."""
+
+STEPS_PER_LOGIT = 1024
+"""Of the fixed point in which logits are summed."""
+HIGHEST_LOGIT = ABSENT_LOGIT + 31.0
+"""So that sums fit in 16 bits; a probability of one, but for 4e-11."""
 
 
 def predict(
@@ -58,27 +69,46 @@ def predict(
         [F.pad(channel, (0, w, 0, h, 0, d), value=v) for channel, v in zip(image, air, strict=True)]
     )
     shape = padded.shape[1:]
-    corners = list(
-        itertools.product(*(_starts(n, side, overlap) for n, side in zip(shape, tile, strict=True)))
-    )
+    boxes = [
+        _box(corner, tile)
+        for corner in itertools.product(
+            *(_starts(n, side, overlap) for n, side in zip(shape, tile, strict=True))
+        )
+    ]
     weight = gaussian(tile).to(image.device)
     total = torch.zeros(shape, device=image.device)
-    for corner in corners:
-        total[_box(corner, tile)] += weight
+    for box in boxes:
+        total[box] += weight
     solid = _solid(padded[0]).cpu()
+    boxes = [box for box in boxes if bool(solid[_coarse(box)].any())]
     with torch.inference_mode():
         arranged = Arranged(network, outputs, dtype)
         inputs = arranged.prepare(padded)
-        blended = torch.zeros((outputs, *shape), dtype=torch.float16, device=image.device)
-        for done, corner in enumerate(corners):
-            box = _box(corner, tile)
-            if bool(solid[_coarse(box)].any()):
-                share = weight / total[box]
-                for organs, logits in arranged.logits(inputs[(slice(None), *box)]):
-                    blended[(organs, *box)] += logits.float().sigmoid_().mul_(share).half()
-            if progress is not None:
-                progress((done + 1) / len(corners))
-    return blended[:, :D, :H, :W].cpu()
+        sums = torch.zeros((outputs, *shape), dtype=torch.int16, device=image.device)
+    turn = threading.Lock()
+
+    def add(box: tuple[slice, ...]) -> None:
+        with torch.inference_mode():
+            steps = weight / total[box] * STEPS_PER_LOGIT
+            for organs, logits in arranged.logits(inputs[(slice(None), *box)]):
+                above = logits.float().clamp(ABSENT_LOGIT, HIGHEST_LOGIT).sub_(ABSENT_LOGIT)
+                rounded = above.mul_(steps).round_().to(torch.int16)
+                with turn:
+                    sums[(organs, *box)] += rounded
+
+    for done, _ in enumerate(each_tile(add, boxes, image.device)):
+        if progress is not None:
+            progress((done + 1) / len(boxes))
+    return _probabilities(sums)[:, :D, :H, :W].cpu()
+
+
+def _probabilities(sums: Tensor) -> Tensor:
+    """Sums of logits (organs, D, H, W) to float16 in the same memory; 0 where an organ is absent."""
+    probabilities = sums.view(torch.float16)
+    for organ, found in zip(sums, probabilities, strict=True):
+        logits = organ.float().div_(STEPS_PER_LOGIT).add_(ABSENT_LOGIT)
+        found.copy_(logits.sigmoid_().mul_(organ > 0))
+    return probabilities
 
 
 def _solid(hu: Tensor) -> Tensor:
@@ -96,10 +126,8 @@ def _coarse(box: tuple[slice, ...]) -> tuple[slice, ...]:
 
 
 def gaussian(tile: Triple) -> Tensor:
-    """Weights (D, H, W) that fall from 1 in the middle; a standard deviation is an eighth of the side."""
-    sides = [
-        torch.exp(-0.5 * (((torch.arange(n) - (n - 1) / 2) / (n / 8)) ** 2)).clamp_min(1e-3) for n in tile
-    ]
+    """Weights (D, H, W) that fall from 1 at the middle voxel; a standard deviation is an eighth of the side."""
+    sides = [torch.exp(-0.5 * ((torch.arange(n) - n // 2) / (n / 8)) ** 2) for n in tile]
     return sides[0][:, None, None] * sides[1][None, :, None] * sides[2][None, None, :]
 
 

@@ -50,15 +50,16 @@ def test_the_arranged_network_is_the_same_function(network: UNet3D) -> None:
     assert float((found - expected).abs().max()) < 1e-4
 
 
-def test_in_bfloat16_it_is_as_near_as_autocast_comes(network: UNet3D) -> None:
-    """Half the bits cost no more than where the network itself is cast as it goes."""
+def test_in_bfloat16_it_is_far_nearer_than_autocast_comes(network: UNet3D) -> None:
+    """On a CPU the finest level stays in float32, where most of the rounding would come about."""
     with torch.inference_mode():
         exact = network(tile()[None])[0, :KEPT]
         with torch.autocast("cpu", torch.bfloat16):
             cast = network(tile()[None])[0, :KEPT]
         found = all_logits(Arranged(network, KEPT, torch.bfloat16), tile())
 
-    assert float((found - exact).square().mean()) < 1.5 * float((cast - exact).square().mean())
+    assert not torch.equal(found, exact), "some of it is computed in bfloat16"
+    assert float((found - exact).square().mean()) < 0.25 * float((cast - exact).square().mean())
 
 
 def test_the_network_itself_stays_as_it_was(network: UNet3D) -> None:

@@ -88,6 +88,68 @@ def test_tiles_join_without_seams(shape: tuple[int, int, int]) -> None:
     assert float((found.float() - expected).abs().max()) < 2e-3
 
 
+class TileMean(torch.nn.Module):
+    """Logits of one organ that are the mean of its tile, everywhere in it."""
+
+    def forward(self, hu: torch.Tensor) -> torch.Tensor:
+        """(1, 1, D, H, W) to the same."""
+        return hu.mean().expand_as(hu)
+
+
+def test_logits_are_blended_by_their_weights() -> None:
+    """Two tiles that disagree give the mean of their logits, weighted; not of their probabilities."""
+    hu = torch.zeros(1, 8, 16, 24)
+    hu[..., 16:] = 8  # of the second tile, a half: its mean is 4, the first's 0
+
+    found = predict(TileMean(), hu, (8, 16, 16), outputs=1, overlap=0.5)
+
+    weights = gaussian((8, 16, 16))
+    first, second = weights[..., 8:], weights[..., :8]
+    logits = torch.cat(
+        [torch.zeros(8, 16, 8), 4 * second / (first + second), torch.full((8, 16, 8), 4.0)], -1
+    )
+    assert float((found[0].float() - logits.sigmoid()).abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize(("threads", "rounding"), [(2, 0.0), (3, 0.0), (8, 2e-3)])
+def test_however_many_threads_compute_the_result_is_the_same(threads: int, rounding: float) -> None:
+    """Each takes tiles of its own, in any order; only threads that share a tile may round otherwise."""
+    torch.manual_seed(0)
+    network = UNet3D(SMALL).eval()
+    torch.nn.init.normal_(network.head.bias, 0.0, 1.0)
+    image = torch.from_numpy(np.random.default_rng(0).normal(0, 200, (2, 10, 40, 44))).float()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = predict(network, image, (8, 16, 16), outputs=2)
+        torch.set_num_threads(threads)
+        together = predict(network, image, (8, 16, 16), outputs=2)
+        after = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+    assert after == threads
+    assert float((alone.float() - together.float()).abs().max()) <= rounding
+    assert 0 < float(alone.float().mean()) < 1
+
+
+def test_what_goes_wrong_in_one_tile_is_raised() -> None:
+    """By whichever thread it is computed; torch's threads stay as they were."""
+
+    class Failing(torch.nn.Module):
+        def forward(self, hu: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError(f"of a device, for {hu.shape}")
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(torch.OutOfMemoryError, match="of a device"):
+            predict(Failing(), torch.zeros(1, 8, 16, 64), (8, 16, 16), outputs=1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_tiles_of_air_are_not_computed() -> None:
     """Air costs nothing and holds no organ."""
     calls = []
@@ -125,11 +187,12 @@ def test_tiles_of_nothing_but_couch_are_not_computed() -> None:
 
 
 def test_the_middle_of_a_tile_counts_most_and_no_voxel_nothing() -> None:
-    """Gaussian weights are symmetric, greatest in the middle, and positive everywhere."""
+    """Gaussian weights fall alike to all sides of the voxel in the middle, and are positive everywhere."""
     weights = gaussian((8, 16, 16))
 
-    assert torch.equal(weights, weights.flip(0, 1, 2))
-    assert weights.max() == weights[3, 7, 7]
+    inner = weights[1:, 1:, 1:]
+    assert torch.equal(inner, inner.flip(0, 1, 2))
+    assert weights.max() == weights[4, 8, 8] == 1
     assert weights.min() > 0
 
 
