@@ -8,7 +8,8 @@ from daemon.job_queue import JobQueue, open_queue
 from daemon.jobs import JobState
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
-_AT = "2020-01-01 00:00:00.000000"
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+"""When the first purged jobs came."""
 
 _JOBS = """
     WITH RECURSIVE numbers(n) AS (
@@ -26,9 +27,21 @@ _IMAGES = """
     INSERT INTO instances (job_id, sop_instance_uid, sha256, byte_count, transfer_syntax_uid, received_at)
     SELECT id, series_instance_uid || '.1', 'f00d', 526000, '1.2.840.10008.1.2.1', created_at
     FROM jobs WHERE id >= :first"""
+# Purged jobs have a whole history, as long ago as the job's number is low.
 _EVENTS = """
-    INSERT INTO job_events (job_id, at, to_state, detail)
-    SELECT id, created_at, state, 'made' FROM jobs WHERE id >= :first"""
+    INSERT INTO job_events (job_id, at, from_state, to_state, detail)
+    SELECT jobs.id, strftime('%Y-%m-%d %H:%M:%f000', created_at, (60 * jobs.id + steps.seconds) || ' seconds'),
+        steps.origin, steps.target, 'made'
+    FROM jobs JOIN (
+        SELECT NULL AS origin, 'receiving' AS target, 0 AS seconds
+        UNION ALL SELECT 'receiving', 'queued', 90
+        UNION ALL SELECT 'queued', 'segmenting', 91
+        UNION ALL SELECT 'segmenting', 'segmented', 110
+        UNION ALL SELECT 'segmented', 'delivered', 111
+        UNION ALL SELECT 'delivered', 'purged', 2592000
+    ) AS steps
+    WHERE jobs.id >= :first AND (jobs.state = 'purged' OR steps.origin IS NULL)
+    ORDER BY jobs.id, steps.seconds"""
 _DELIVERIES = """
     INSERT INTO deliveries (job_id, destination, state, attempts, created_at, sent_at)
     SELECT id, 'TPS', :delivery, 0, created_at, CASE :delivery WHEN 'sent' THEN created_at END
@@ -73,20 +86,21 @@ class JobTable:
         connection.close()
 
     def add(self, count: int, state: JobState, delivery: str = "sent", reason: str | None = None) -> range:
-        """Add jobs with an image, an event and a delivery each; returns their numbers."""
+        """Add jobs with an image, a history and a delivery each; returns their numbers."""
         first, self._next = self._next, self._next + count
-        at = _AT if state is JobState.PURGED else f"{NOW - timedelta(days=2):%Y-%m-%d %H:%M:%S.%f}"
+        since = LONG_AGO if state is JobState.PURGED else NOW - timedelta(days=2)
         values = {
             "first": first,
             "count": count,
             "state": state.value,
-            "at": at,
+            "at": f"{since:%Y-%m-%d %H:%M:%S.%f}",
             "delivery": delivery,
             "reason": reason,
         }
         with sqlite3.connect(self.file, isolation_level=None) as connection:
             # Nobody's data: no need to wait for the disk.
             connection.execute("PRAGMA synchronous = OFF")
+            connection.execute("PRAGMA cache_size = -500000")  # kB
             connection.execute("BEGIN IMMEDIATE")
             statements = [_JOBS, _IMAGES, _EVENTS]
             if state not in {JobState.RECEIVING, JobState.QUEUED}:

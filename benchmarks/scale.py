@@ -16,7 +16,7 @@ from rich.progress import track
 
 from benchmarks import record
 from benchmarks.contour_readers import IDENTITY, MODEL
-from benchmarks.job_table import NOW, JobTable
+from benchmarks.job_table import LONG_AGO, NOW, JobTable
 from benchmarks.result import Curve, Point, Report, ResultsDifferError, Sample, Unit
 from daemon.jobs import JobState
 from daemon.result_header import encode
@@ -57,7 +57,7 @@ def run(*, quick: bool) -> Report:
         title="Cost against work",
         about=(
             "A call of the job table is one durable transaction, its sync to the disk included.",
-            "Rows are purged jobs with an image, an event and a delivery each; 30 more jobs are under way.",
+            "Rows are purged jobs with an image, six events and a delivery each; 30 more jobs are under way.",
             "Slices are of 64 × 64 pixels, so that it is the number that costs and not the pixels.",
             "The slope is that of the upper half of the points: 0 is no growth, 1 is in proportion.",
             "Found and mended on the way: a claim of a delivery compared every pending one with every other.",
@@ -112,6 +112,12 @@ def _call_costs(table: JobTable, calls: int) -> dict[str, Sample]:
             lambda: queue.purgeable(NOW - timedelta(days=30), [JobState.DELIVERED]), calls
         ),
         "oarlock jobs": _timed(lambda: queue.jobs(limit=100), calls),
+        "an hour of the audit trail": _timed(
+            lambda: list(queue.audit_trail(LONG_AGO, LONG_AGO + timedelta(hours=1))), calls
+        ),
+        "the newest of v_turnaround": _timed(
+            lambda: table.ask("SELECT * FROM v_turnaround ORDER BY job DESC LIMIT 20"), calls
+        ),
         "v_jobs of a patient": _timed(
             lambda: table.ask("SELECT * FROM v_jobs WHERE patient_id = 'P3'"), calls
         ),

@@ -40,7 +40,7 @@ def trail(session: Session, since: datetime, until: datetime) -> Iterator[AuditR
         select(JobEvent, Job)
         .join(Job, Job.id == JobEvent.job_id)
         .where(JobEvent.at >= since, JobEvent.at < until)
-        .order_by(JobEvent.id)
+        .order_by(JobEvent.at, JobEvent.id)
         .execution_options(yield_per=_AT_A_TIME)
     )
     for event, job in found:

@@ -11,6 +11,8 @@ from daemon.job_queue_state import get, move, remark
 from daemon.jobs import DeliveryState, JobState, QueueReason
 
 _UNCHANGED = {"synchronize_session": False}
+_DUE, _UNDER_WAY = aliased(Delivery), aliased(Delivery)
+"""Not made anew for every claim: new ones must find each of their columns again."""
 
 
 def claim(session: Session, now: datetime, owner: str, lease_seconds: float) -> tuple[Delivery, Job] | None:
@@ -18,22 +20,21 @@ def claim(session: Session, now: datetime, owner: str, lease_seconds: float) -> 
 
     A destination gets one at a time, so that one that hangs holds one worker thread and not all of them.
     """
-    due, under_way = aliased(Delivery), aliased(Delivery)
     occupied = exists().where(
-        under_way.destination == due.destination,
-        under_way.state == DeliveryState.PENDING,
-        under_way.lease_expires_at > now,
+        _UNDER_WAY.destination == _DUE.destination,
+        _UNDER_WAY.state == DeliveryState.PENDING,
+        _UNDER_WAY.lease_expires_at > now,
     )
     longest_due = (
-        select(due.id)
-        .join(Job, Job.id == due.job_id)
+        select(_DUE.id)
+        .join(Job, Job.id == _DUE.job_id)
         .where(
             Job.state == JobState.SEGMENTED,
-            due.state == DeliveryState.PENDING,
-            or_(due.not_before.is_(None), due.not_before <= now),
+            _DUE.state == DeliveryState.PENDING,
+            or_(_DUE.not_before.is_(None), _DUE.not_before <= now),
             ~occupied,
         )
-        .order_by(func.coalesce(due.not_before, due.created_at), due.id)
+        .order_by(func.coalesce(_DUE.not_before, _DUE.created_at), _DUE.id)
         .limit(1)
         .scalar_subquery()
     )

@@ -12,17 +12,19 @@ from daemon.job_queue_state import get, move, move_held, remark, stale
 from daemon.job_queue_values import SegmentedResult, StoredObject
 from daemon.jobs import MAX_ATTEMPTS, DeliveryState, JobState, QueueReason
 
+_WAITING = aliased(Job)
+"""Not made anew for every claim: a new one must find each of its columns again."""
+
 
 def claim(session: Session, now: datetime, owner: str, lease_seconds: float) -> Job | None:
     """Lease the oldest queued job that is due, in one statement that counts the attempt."""
-    waiting = aliased(Job)
     oldest_due = (
-        select(waiting.id)
+        select(_WAITING.id)
         .where(
-            waiting.state == JobState.QUEUED,
-            or_(waiting.not_before.is_(None), waiting.not_before <= now),
+            _WAITING.state == JobState.QUEUED,
+            or_(_WAITING.not_before.is_(None), _WAITING.not_before <= now),
         )
-        .order_by(waiting.id)
+        .order_by(_WAITING.id)
         .limit(1)
         .scalar_subquery()
     )

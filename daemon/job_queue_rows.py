@@ -172,7 +172,7 @@ class JobEvent(Base):
     """One change of a job's state, or a remark (then both states are equal)."""
 
     __tablename__ = "job_events"
-    __table_args__ = (Index(None, "job_id"),)
+    __table_args__ = (Index(None, "job_id", "to_state", "from_state", "at"), Index(None, "at"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[JobId]

@@ -87,6 +87,7 @@ CALLS: dict[str, Callable[[JobQueue], object]] = {
     "purgeable": lambda queue: queue.purgeable(NOON + timedelta(days=1), [JobState.DELIVERED]),
     "purged": lambda queue: queue.purged(1, "files removed"),
     "jobs in a state": lambda queue: queue.jobs(JobState.FAILED),
+    "audit_trail": lambda queue: list(queue.audit_trail(NOON, NOON + timedelta(days=1))),
     "events": lambda queue: queue.events(1),
     "structures": lambda queue: queue.structures(1),
     "stage_times": lambda queue: queue.stage_times(1),
@@ -120,6 +121,21 @@ def test_the_newest_jobs_are_read_without_sorting_or_reading_the_others(
     steps = plan(tmp_path / "oarlock.db", statement, parameters)
     assert steps == ["SCAN jobs"], steps  # no "USE TEMP B-TREE FOR ORDER BY"
     assert "LIMIT" in statement
+
+
+@pytest.mark.usefixtures("queue")
+def test_the_newest_turnarounds_are_told_without_grouping_or_sorting_all_others(tmp_path: Path) -> None:
+    """The view goes backwards through the jobs, looks up the moments of each, and stops."""
+    steps = plan(
+        tmp_path / "oarlock.db", "SELECT job, total_seconds FROM v_turnaround ORDER BY job DESC LIMIT 20"
+    )
+    moments = [step for step in steps if "job_events" in step]
+
+    assert scans(steps) == ["SCAN jobs"]
+    assert moments
+    assert all(step.startswith("SEARCH job_events USING COVERING INDEX") for step in moments)
+    assert not any("MATERIALIZE" in step or "GROUP BY" in step for step in steps)
+    assert "USE TEMP B-TREE FOR ORDER BY" not in steps
 
 
 def test_a_claimed_delivery_does_not_compare_every_pending_one_with_every_other(
