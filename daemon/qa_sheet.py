@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 
 from matplotlib.axes import Axes
@@ -46,20 +47,21 @@ _BADGES = {Severity.HOLD: _RED, Severity.WARNING: "#b35a00", Severity.NOTE: "#4d
 _MARKS = {"low": "▼ low", "high": "▲ high"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class QASheet:
-    """The same page twice.
+    """A page that is drawn, and becomes a picture or a document when it is asked for."""
 
-    Parameters
-    ----------
-    png
-        1754 × 1240 pixels.
-    pdf
-        A4, contours and letters as vectors.
-    """
+    figure: Figure
 
-    png: bytes
-    pdf: bytes
+    @cached_property
+    def png(self) -> bytes:
+        """1754 × 1240 pixels."""
+        return _png(self.figure)
+
+    @cached_property
+    def pdf(self) -> bytes:
+        """A4, contours and letters as vectors."""
+        return _pdf(self.figure)
 
 
 def build_qa_sheet(
@@ -92,7 +94,7 @@ def build_qa_sheet(
         What the automatic checks found; None where they did not run, which the sheet says.
     """
     figure = _compose(volume, masks, identity, model, identify=identify, ranges=ranges, findings=findings)
-    return QASheet(_png(figure), _pdf(figure))
+    return QASheet(figure)
 
 
 def _compose(
