@@ -1,7 +1,7 @@
 """Masks to closed planar contours and back, inverse to each other voxel by voxel."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,9 @@ Just off it, polygon readers and raster readers find the same voxels, down to si
 
 TOLERANCE_MM = 0.1
 """How far the vertices left out of a smooth contour may lie from it: a tenth of a pixel of a planning CT."""
+
+PORTION = 1_000_000
+"""Voxels of the masks that are traced together, at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +69,31 @@ def trace_all(
     tolerance_mm: float = TOLERANCE_MM,
 ) -> list[list[Contour]]:
     """Outline every mask of one volume as `trace` does one, which takes much longer one by one."""
+    return [
+        contours
+        for portion in _portions(masks)
+        for contours in _trace_portion(portion, pixel_spacing_mm, tolerance_mm)
+    ]
+
+
+def _portions(masks: Sequence[Mask]) -> Iterator[list[Mask]]:
+    """Masks that are traced together: the more, the fewer calls, but so many stay in a processor's cache."""
+    portion: list[Mask] = []
+    voxels = 0
+    for mask in masks:
+        portion.append(mask)
+        voxels += mask.voxels.size
+        if voxels >= PORTION:
+            yield portion
+            portion, voxels = [], 0
+    if portion:
+        yield portion
+
+
+def _trace_portion(
+    masks: Sequence[Mask], spacing: tuple[float, float] | None, tolerance_mm: float
+) -> list[list[Contour]]:
     found = outlines(masks)
-    spacing = pixel_spacing_mm
     lines = _along_edges(found) if spacing is None else smoothed(found, spacing, tolerance_mm)
     traced: list[list[Contour]] = [[] for _ in masks]
     for index, slice_index, line in zip(found.masks.tolist(), found.slices.tolist(), lines, strict=True):
