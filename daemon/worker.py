@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import datetime
-from threading import Event, Thread
+from threading import Condition, Event, Thread
 from uuid import uuid4
 
 import structlog
@@ -28,6 +28,8 @@ log = structlog.get_logger()
 COURIERS = 4
 """So many destinations may hang at the same time before others wait for them."""
 POLL_SECONDS = 1.0
+CLAIM_SECONDS = 0.25
+"""How often a job is looked for; it comes from another process, which cannot call."""
 EXPIRY_SECONDS = 10.0
 RETENTION_SECONDS = 600.0
 STALLED_SECONDS = 1800.0
@@ -85,6 +87,7 @@ class Worker:
             lease_seconds=lease_seconds,
         )
         self._stopping = Event()
+        self._handed_over = Condition()  # a job has ended, and may have something to deliver
         self._beats: dict[str, float] = {}
         self._threads: dict[str, Thread] = {}
         self._fatal: Exception | None = None
@@ -93,12 +96,13 @@ class Worker:
     def start(self) -> None:
         """Start the threads."""
         self._queue.cut_times()
-        steps = {"segmentation": self._runner.run_next}
-        steps["commitment"] = self._commitments.report_next
-        steps |= {f"delivery-{number}": self._courier.deliver_next for number in range(1, COURIERS + 1)}
-        for name, step in steps.items():
+        steps = {"segmentation": (self._segment_next, self._wait_for_jobs)}
+        steps["commitment"] = (self._commitments.report_next, self._wait_for_deliveries)
+        couriers = (f"delivery-{number}" for number in range(1, COURIERS + 1))
+        steps |= dict.fromkeys(couriers, (self._courier.deliver_next, self._wait_for_deliveries))
+        for name, (step, wait) in steps.items():
             self._beat(name)
-            self._threads[name] = Thread(target=self._repeat, args=(name, step), name=name, daemon=True)
+            self._threads[name] = Thread(target=self._repeat, args=(name, step, wait), name=name, daemon=True)
         for thread in self._threads.values():
             thread.start()
 
@@ -130,6 +134,7 @@ class Worker:
         A delivery that is broken off is repeated with the same object when its lease runs out.
         """
         self._stopping.set()
+        self._call_couriers()
         if doing := self._runner.doing:
             log.info("worker_draining", doing=doing)
         deadline = time.monotonic() + self._drain_seconds
@@ -152,7 +157,26 @@ class Worker:
         """What is under way."""
         return self._runner.doing or "waiting for work"
 
-    def _repeat(self, name: str, step: Callable[[], bool]) -> None:
+    def _segment_next(self) -> bool:
+        """Run a job and call the couriers, who would otherwise come at their next round."""
+        was_busy = self._runner.run_next()
+        if was_busy:
+            self._call_couriers()
+        return was_busy
+
+    def _call_couriers(self) -> None:
+        with self._handed_over:
+            self._handed_over.notify_all()
+
+    def _wait_for_jobs(self) -> None:
+        self._stopping.wait(CLAIM_SECONDS)
+
+    def _wait_for_deliveries(self) -> None:
+        with self._handed_over:
+            if not self._stopping.is_set():
+                self._handed_over.wait(POLL_SECONDS)
+
+    def _repeat(self, name: str, step: Callable[[], bool], wait: Callable[[], None]) -> None:
         """Take step after step until the worker stops, with a pause where there was nothing to do."""
         while not self._stopping.is_set():
             self._beat(name)
@@ -165,7 +189,7 @@ class Worker:
                 self._fatal = error
                 return
             if not is_busy:
-                self._stopping.wait(POLL_SECONDS)
+                wait()
 
     def _abandon(self) -> None:
         try:

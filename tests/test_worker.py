@@ -77,6 +77,20 @@ def test_queued_series_is_delivered(workplace, start):
     assert workplace.result_bytes(job).endswith(tps.received[0].dataset_bytes)
 
 
+def test_structure_set_is_delivered_when_it_is_there_and_not_at_the_next_round(workplace, start, monkeypatch):
+    """A courier that found nothing is called; so is one that a stop finds waiting."""
+    monkeypatch.setattr("daemon.worker.POLL_SECONDS", 3600.0)
+    gate = Gate()
+    with ReceivingPeer() as tps:
+        workplace.ports = {"tps": tps.port}
+        job = workplace.queue_phantom()
+        start(StubSegmenter(before=gate))
+        assert gate.reached.wait(60)  # long after the couriers have found nothing
+        gate.opened.set()
+
+        wait_until(in_state(workplace, job, JobState.DELIVERED), "the delivery")
+
+
 def test_destination_that_hangs_holds_neither_segmentation_nor_other_destinations(workplace, start):
     with ReceivingPeer(mute=True) as hanging, ReceivingPeer() as tps:
         workplace.ports = {"hanging": hanging.port, "tps": tps.port}
