@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from benchmarks.bulk_sender import CONTEXT_ID, Association, Image, associate_request, store_request
 from daemon.association import VERIFICATION
 from daemon.dicom_port import NetworkLimits
+from daemon.pdata import Released, Wire
 from tests.conditions import wait_until
 from tests.instances import ct_instance, ct_series
 from tests.nodes import receiving_node
@@ -172,6 +173,29 @@ def test_a_message_may_be_cut_anywhere(node, peer, size):
     assert peer.status() == 0x0000
     (path,) = node.spool.instance_paths(1)
     assert path.read_bytes().endswith(image.dataset_bytes)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, LONGEST])
+def test_fragments_that_have_come_together_are_handed_on_together_and_whole(size):
+    """Also where some are empty, and several stand in one PDU."""
+    dataset = an_image().dataset_bytes
+    values = [dataset[start : start + size] for start in range(0, len(dataset), size)]
+    fragments = [fragment(value, 0) + fragment(b"", 0) for value in values] + [fragment(b"", 2)]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(pdu(4, fragment(the_command(), 3)))
+        for start in range(0, len(fragments), 3):
+            theirs.sendall(pdu(4, b"".join(fragments[start : start + 3])))
+        theirs.sendall(pdu(5, bytes(4)))
+        wire = Wire(ours)
+        wire.establish({CONTEXT_ID}, LONGEST, LONGEST)
+        wire.receive()
+        pieces = [bytes(piece) for piece in wire.data_set()]
+        with pytest.raises(Released):
+            wire.receive()
+
+    assert b"".join(pieces) == dataset
+    assert len(pieces) <= 2
 
 
 def test_requests_that_come_in_one_breath_are_answered_in_their_order(node, peer):
