@@ -26,12 +26,18 @@ _OPEN = f"""
 _SAME = "SELECT sha256 FROM instances WHERE job_id = :job AND sop_instance_uid = :sop"
 _COUNT = """
     UPDATE jobs SET instance_count = instance_count + 1, byte_count = byte_count + :bytes, last_instance_at = :now
-    WHERE id = :job AND (state = 'receiving' OR discarding)
+    WHERE id = :job
 """
 _ADD = """
     INSERT INTO instances (job_id, sop_instance_uid, sha256, byte_count, transfer_syntax_uid, received_at)
-    VALUES (:job, :sop, :sha256, :bytes, :syntax, :now)
+    SELECT id, :sop, :sha256, :bytes, :syntax, :now FROM jobs
+    WHERE id = :job AND (state = 'receiving' OR discarding) ON CONFLICT DO NOTHING
 """
+
+
+def _stored(moment: datetime) -> str:
+    """Write a time as SQLAlchemy stores it in SQLite."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 def place(database: sqlite3.Connection, series_uid: str, sop_uid: str, calling: str, called: str) -> Place:
@@ -52,11 +58,9 @@ def add_instance(
         "sha256": incoming.sha256,
         "bytes": incoming.byte_count,
         "syntax": incoming.transfer_syntax_uid,
-        "now": now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"),  # as SQLAlchemy stores a time in SQLite
+        "now": _stored(now),
     }
-    if database.execute(_SAME, values).fetchone() == (incoming.sha256,):
+    if database.execute(_ADD, values).rowcount:
+        database.execute(_COUNT, values)
         return True
-    if not database.execute(_COUNT, values).rowcount:
-        return False
-    database.execute(_ADD, values)
-    return True
+    return bool(database.execute(_SAME, values).fetchone() == (incoming.sha256,))
