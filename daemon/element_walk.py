@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct, unpack_from
 
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
 Buffer = bytes | bytearray | memoryview
 
@@ -17,6 +17,7 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _IMPLICIT = Struct("<HHL")
 _EXPLICIT = Struct("<HH2sH")
 _LONG_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_32)
+_SHORT_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_16)
 
 
 class WalkError(Exception):
@@ -36,7 +37,13 @@ def walk(encoded: Buffer, *, implicit: bool) -> Iterator[tuple[int, int, int]]:
         An element ends beyond the data set, or a sequence is no sequence.
     """
     place, total = 0, len(encoded)
+    short_vrs = frozenset() if implicit else _SHORT_VRS
     while place + 8 <= total:
+        group, element, vr, length = _EXPLICIT.unpack_from(encoded, place)
+        if vr in short_vrs and place + 8 + length <= total:  # as most, and every image has dozens
+            yield group << 16 | element, place + 8, length
+            place += 8 + length
+            continue
         tag, start, length, of_items = _element(encoded, place, implicit=implicit)
         yield tag, start, length
         if length == UNDEFINED_LENGTH:

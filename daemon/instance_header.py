@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import tag_for_keyword
@@ -50,21 +51,28 @@ class InstanceHeader:
     series_description: str
 
 
-def read_header(dataset: Buffer, transfer_syntax_uid: str) -> InstanceHeader:
+def read_header(dataset: Buffer, transfer_syntax_uid: str, byte_count: int | None = None) -> InstanceHeader:
     """Read an encoded data set (PS3.5 section 7) without its pixel data.
+
+    Parameters
+    ----------
+    dataset
+        The whole of it or its beginning; where it cannot be read, the whole is to be tried.
+    byte_count
+        Of the whole, where `dataset` is its beginning.
 
     Raises
     ------
     HeaderUnreadable
         It cannot be read in this transfer syntax, or its Pixel Data is missing or ends early.
     """
-    syntax = UID(transfer_syntax_uid)
-    readable: Buffer = b""
-    total = 0
+    implicit, deflated = _encoding(transfer_syntax_uid)
+    readable, total = dataset, len(dataset) if byte_count is None else byte_count
     try:
-        readable, total = _inflated(dataset) if syntax.is_deflated else (dataset, len(dataset))
-        values, pixel_problem = _values(readable, total, implicit=syntax.is_implicit_VR)
-        encodings = convert_encodings(_plain(values.get("SpecificCharacterSet", b"")).split("\\"))
+        if deflated:
+            readable, total = _inflated(dataset, total)
+        values, pixel_problem = _values(readable, total, implicit=implicit)
+        encodings = _character_encodings(values.get("SpecificCharacterSet", b""))
         codes = {keyword: _plain(values.get(keyword, b"")) for keyword in _CODES}
         texts = {keyword: _text(values.get(keyword, b""), keyword, encodings) for keyword in _TEXTS}
     except HeaderUnreadable:
@@ -88,6 +96,19 @@ def read_header(dataset: Buffer, transfer_syntax_uid: str) -> InstanceHeader:
         study_description=texts["StudyDescription"],
         series_description=texts["SeriesDescription"],
     )
+
+
+@lru_cache(maxsize=64)
+def _encoding(transfer_syntax_uid: str) -> tuple[bool, bool]:
+    """Whether VRs are implicit, and whether all of it is deflated."""
+    syntax = UID(transfer_syntax_uid)
+    return syntax.is_implicit_VR, syntax.is_deflated
+
+
+@lru_cache(maxsize=64)
+def _character_encodings(specific_character_set: bytes) -> tuple[str, ...]:
+    """Python's names for them (PS3.3 section C.12.1.1.2)."""
+    return tuple(convert_encodings(_plain(specific_character_set).split("\\")))
 
 
 def _values(readable: Buffer, total: int, *, implicit: bool) -> tuple[Mapping[str, bytes], str]:
@@ -117,8 +138,10 @@ def _pixel_problem(length: int, there: int) -> str:
     return ""
 
 
-def _inflated(dataset: Buffer) -> tuple[bytes, int]:
+def _inflated(dataset: Buffer, byte_count: int) -> tuple[bytes, int]:
     """Undo Deflated Explicit VR Little Endian (PS3.5 section A.5); its first part, and how long the whole is."""
+    if len(dataset) < byte_count:
+        raise HeaderUnreadable("how long it inflates does not stand in its beginning")
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     head, total = bytearray(), 0
     for start in range(0, len(dataset), _DEFLATED_AT_ONCE):
@@ -137,10 +160,10 @@ def _plain(value: bytes) -> str:
     return value.decode("ascii", "replace").strip(" \0")
 
 
-def _text(value: bytes, keyword: str, encodings: list[str]) -> str:
+def _text(value: bytes, keyword: str, encodings: tuple[str, ...]) -> str:
     """Decode text (PS3.5 section 6.1.2); what is not printable could steer an administrator's terminal."""
     if b"\x1b" in value:
-        text = decode_bytes(value, encodings, PN_DELIMS if keyword == "PatientName" else TEXT_VR_DELIMS)
+        text = decode_bytes(value, list(encodings), PN_DELIMS if keyword == "PatientName" else TEXT_VR_DELIMS)
     else:
         text = value.decode(encodings[0], "replace")
     return "".join(character if character.isprintable() else " " for character in text).strip()
