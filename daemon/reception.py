@@ -24,6 +24,9 @@ log = structlog.get_logger()
 MAX_IMAGE_BYTES = 128 * 2**20
 """More than any CT slice: 2,048 × 2,048 pixels take 8 MB."""
 
+BEGINNING_BYTES = 2**16
+"""So much of a data set is kept in memory, as most headers end within it."""
+
 MAX_COMMENT = 64
 """Error Comment (0000,0902) is an LO (PS3.7 table E.1-1)."""
 
@@ -98,17 +101,13 @@ class Reception:
         try:
             for chunk in dataset:
                 arriving.take(chunk)
+            arriving.end()
             return self._answer(request, arriving)
         finally:
             arriving.discard()
 
     def _answer(self, request: StoreRequest, arriving: "_Arriving") -> StoreAnswer:
-        refused = log.bind(
-            association=request.association_id,
-            calling=request.calling,
-            instance=request.sop_instance_uid,
-            byte_count=arriving.byte_count,
-        )
+        told: dict[str, object] = {}
         try:
             header = arriving.header()
             _refuse_contradictions(request, header)
@@ -119,11 +118,20 @@ class Reception:
             answer = refusal.answer
         except StorageFull as error:
             answer = StoreAnswer(StorageStatus.OUT_OF_RESOURCES, "storage is not available; send again later")
-            refused = refused.bind(cause=str(error))
+            told["cause"] = str(error)
         except Exception as error:  # noqa: BLE001 -- our fault, so the sender must keep its image
             answer = StoreAnswer(StorageStatus.OUT_OF_RESOURCES, "internal error; see the log of this node")
-            refused = refused.bind(exc_info=error)
-        refused.warning("instance_refused", status=f"0x{answer.status:04X}", reason=answer.comment)
+            told["exc_info"] = error
+        log.warning(
+            "instance_refused",
+            association=request.association_id,
+            calling=request.calling,
+            instance=request.sop_instance_uid,
+            byte_count=arriving.byte_count,
+            status=f"0x{answer.status:04X}",
+            reason=answer.comment,
+            **told,
+        )
         return answer
 
     def _store(self, request: StoreRequest, incoming: IncomingInstance, file: Arrival) -> StoreAnswer:
@@ -188,6 +196,7 @@ class _Arriving:
         self._max_bytes = max_bytes
         self._digest = hashlib.sha256()
         self._file: Arrival | None = None
+        self._beginning = bytearray()
         self._syntax = request.transfer_syntax_uid
         self.byte_count = 0
         self._fault: Exception | None = _refused_at_once(request)
@@ -214,6 +223,14 @@ class _Arriving:
                 self._fault = error
                 self.discard()
 
+    def end(self) -> None:
+        """Everything has come: the disk goes on with it while it is looked at."""
+        if self._file is not None and self._fault is None:
+            try:
+                self._file.begin_sync()
+            except StorageFull as error:
+                self._fault = error
+
     def _write(self, chunk: bytes | memoryview) -> None:
         if self.byte_count > self._max_bytes:
             comment = f"more than {self._max_bytes} bytes, which is the limit here"
@@ -223,6 +240,8 @@ class _Arriving:
             self._file.write(self._head)
         self._file.write(chunk)
         self._digest.update(chunk)
+        if len(self._beginning) < BEGINNING_BYTES:
+            self._beginning += chunk[: BEGINNING_BYTES - len(self._beginning)]
 
     def header(self) -> InstanceHeader:
         """Read the header of the whole; raises the fault, or HeaderUnreadable."""
@@ -230,8 +249,11 @@ class _Arriving:
             raise self._fault
         if self._file is None:
             raise HeaderUnreadable("there is no data set")
-        with self._file.content() as content, content[len(self._head) :] as dataset:
-            return read_header(dataset, self._syntax)
+        try:
+            return read_header(self._beginning, self._syntax, self.byte_count)
+        except HeaderUnreadable:  # perhaps only because it is longer
+            with self._file.content() as content, content[len(self._head) :] as dataset:
+                return read_header(dataset, self._syntax)
 
     def discard(self) -> None:
         """Forget the file, where it became no image; repeatable."""

@@ -1,9 +1,12 @@
 """The answer to every C-STORE request, without a network: what is stored, refused, set aside."""
 
+import errno
+import os
 import sqlite3
 import struct
 import threading
 import zlib
+from contextlib import suppress
 from io import BytesIO
 
 import numpy as np
@@ -19,12 +22,13 @@ from pydicom.uid import (
 )
 from structlog.testing import capture_logs
 
+from daemon import spool_files
 from daemon.completeness import Completeness
 from daemon.config import Series
 from daemon.dimse import StorageStatus
 from daemon.instance_header import MAX_INFLATED_BYTES, HeaderUnreadable, read_header
 from daemon.jobs import JobState
-from daemon.reception import MAX_COMMENT, Reception, StoreRequest
+from daemon.reception import BEGINNING_BYTES, MAX_COMMENT, Reception, StoreRequest
 from daemon.spool import Spool
 from tests.instances import ct_dataset, ct_instance, encoded
 from tests.job_rows import Clock, queue_in, result
@@ -383,6 +387,30 @@ def test_our_reader_says_of_a_damaged_header_what_pydicom_says_or_nothing(syntax
     assert agreed > 1000
 
 
+@pytest.mark.parametrize(
+    "syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian]
+)
+def test_a_header_longer_than_what_is_kept_of_it_is_read_all_the_same(bench, syntax):
+    noise = np.random.default_rng(3).integers(0, 256, 3 * BEGINNING_BYTES, np.uint8).tobytes()
+    instance = encoded(ct_dataset(SERIES, ICCProfile=noise), syntax)
+
+    assert bench.store(instance).status is StorageStatus.SUCCESS
+    assert bench.images(1) == [f"{SERIES}.1"]
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_the_beginning_of_a_data_set_says_the_same_as_the_whole_or_nothing(syntax):
+    whole = encoded(ct_dataset(SERIES), syntax).dataset_bytes
+    header = read_header(whole, syntax)
+    said = 0
+    for length in range(len(whole)):
+        with suppress(HeaderUnreadable):
+            assert read_header(whole[:length], syntax, len(whole)) == header
+            said += 1
+
+    assert 0 < said < len(whole)
+
+
 def test_sequences_nested_without_end_are_refused():
     nested = (
         struct.pack("<HH2sxxL", 8, 0x1140, b"SQ", 2**32 - 1) + struct.pack("<HHL", 0xFFFE, 0xE000, 2**32 - 1)
@@ -436,6 +464,23 @@ def test_a_disk_that_refuses_to_write_is_answered_as_out_of_resources_and_leaves
     assert "send again" in answer.comment
     assert bench.queue.instances(1) == []
     assert [line["event"] for line in logged] == ["instance_refused"]
+
+
+def test_a_disk_that_refuses_as_it_begins_to_write_is_believed_at_once(bench, monkeypatch):
+    """What it says then, a later sync need not say again."""
+
+    def full(*_range):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(spool_files, "begin_writing", full)
+
+    with capture_logs() as logged:
+        answer = bench.store(ct_instance(SERIES))
+
+    assert answer.status is StorageStatus.OUT_OF_RESOURCES
+    assert bench.queue.jobs() == []
+    assert list(bench.folder.glob("arriving/*")) == []
+    assert "No space left" in logged[0]["cause"]
 
 
 def test_a_database_that_refuses_is_answered_as_out_of_resources_and_logged_once_without_the_patient(bench):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon import spool_files
 from daemon.errors import InstanceConflict, StorageFull
 from daemon.spool import Spool
 from tests.job_rows import queue_in
@@ -85,6 +86,27 @@ def test_bytes_are_synced_before_they_get_their_name_and_the_folder_after(spool,
     spool.store_instance(1, UID, b"image")
 
     assert done == [".part", "link", ""]
+
+
+def test_the_disk_begins_with_every_byte_of_an_image_once_before_it_is_synced(spool, monkeypatch):
+    spool.store_instance(1, "1.1", b"the folders are there now")
+    begun, begin, sync = [], spool_files.begin_writing, os.fsync
+    monkeypatch.setattr(
+        spool_files,
+        "begin_writing",
+        lambda fd, start, count: (begun.append((start, start + count)), begin(fd, start, count)),
+    )
+    monkeypatch.setattr(os, "fsync", lambda fd: (begun.append("sync"), sync(fd)))
+    arrival = spool.arrive()
+    for _ in range(10):
+        arrival.write(bytes(300_000))
+    arrival.begin_sync()
+    arrival.begin_sync()
+
+    spool.store_arrival(1, UID, arrival)
+
+    million = spool_files.WRITEBACK_BYTES
+    assert begun == [(0, million), (million, 2 * million), (2 * million, 3_000_000), "sync", "sync"]
 
 
 def test_new_folders_are_synced_into_their_parents(spool, monkeypatch):
@@ -212,6 +234,19 @@ def test_purging_removes_one_job_and_is_repeatable(spool):
     spool.purge(1)
 
     assert files_under(spool) == [other]
+
+
+def test_a_job_that_was_purged_gets_its_folders_again_and_synced(spool, monkeypatch):
+    """By another process, so that nobody here was told."""
+    spool.store_instance(1, UID, b"image")
+    Spool(spool._root, 0).purge(1)
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (synced.append(Path(f"/proc/self/fd/{fd}").readlink().name), sync(fd))
+    )
+
+    assert spool.store_instance(1, UID, b"image").read_bytes() == b"image"
+    assert synced[:2] == ["jobs", "00000001"]
 
 
 def test_tidying_removes_only_what_was_never_acknowledged(spool):
