@@ -34,6 +34,9 @@ from daemon.spool_files import (
 STRUCTURE_SET = "structure_set.dcm"
 """What every job makes; the names of all results stand in `daemon.result_objects`."""
 
+_FOLDERS_REMEMBERED = 1000
+"""Of those under way most; a folder that was forgotten is only looked at again."""
+
 
 class Spool:
     """Files of all jobs under one root.
@@ -52,6 +55,7 @@ class Spool:
         self._arriving = root / "arriving"
         self._min_free_bytes = min_free_bytes
         self._new_folder = threading.Lock()
+        self._durable_folders: set[Path] = set()
 
     def prepare(self) -> None:
         """Create the folders and prove that a file can be written, linked and removed; raises StorageFull."""
@@ -113,7 +117,7 @@ class Spool:
 
     def instance_path(self, job_id: int, sop_uid: str) -> Path:
         """Place of one image of a job."""
-        return self._images(job_id) / _instance_name(sop_uid)
+        return self._jobs.joinpath(f"{job_id:08d}", "images", _instance_name(sop_uid))
 
     def instance_paths(self, job_id: int) -> list[Path]:
         """Images in a job's own folder, sorted by name; see `JobQueue.images` for all that it needs."""
@@ -229,19 +233,26 @@ class Spool:
         return folder
 
     def _folder(self, job_id: int, *inside: str) -> None:
-        folder = self._job(job_id)
+        """Make a job's folder durable with one in it; the way to a folder made once is short."""
+        wanted = self._job(job_id).joinpath(*inside)
+        if wanted in self._durable_folders and wanted.is_dir():
+            return
         # A second association must not promise an image in a folder that the first has not synced yet.
         with self._new_folder:
+            folder = self._job(job_id)
             make_folder(folder)
             for name in inside:
                 folder /= name
                 make_folder(folder)
+            if len(self._durable_folders) >= _FOLDERS_REMEMBERED:
+                self._durable_folders.clear()
+            self._durable_folders.add(wanted)
 
     def _job(self, job_id: int) -> Path:
         return self._jobs / f"{job_id:08d}"
 
     def _images(self, job_id: int) -> Path:
-        return self._job(job_id) / "images"
+        return self._jobs.joinpath(f"{job_id:08d}", "images")
 
 
 def write_private(path: Path, content: bytes) -> None:
