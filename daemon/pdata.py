@@ -8,6 +8,7 @@ import socket
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from mmap import MAP_PRIVATE, mmap
 from struct import Struct
 from threading import Lock
 from time import monotonic
@@ -93,7 +94,7 @@ class Wire:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._sending = Lock()
-        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._buffer = memoryview(mmap(-1, BUFFER_BYTES, MAP_PRIVATE))  # takes memory as it is used
         self._start = self._end = 0  # of what has been received and not been handed on
         self._in_pdu = 0  # bytes of the current P-DATA-TF that have not been handed on
         self._in_fragment = 0  # likewise of its current fragment
@@ -162,7 +163,8 @@ class Wire:
     def data_set(self) -> Iterator[memoryview]:
         """Hand the last message's data set on as it comes; a piece is valid until the next one is asked for."""
         while self._in_message is not None:
-            yield self._gathered()
+            if piece := self._gathered():
+                yield piece
 
     def _gathered(self) -> memoryview:
         """Take what has come of the data set, moved together in the buffer where headers stand in between.
