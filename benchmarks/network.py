@@ -21,6 +21,7 @@ from model.sliding_window import predict
 from tests.anatomy import average_anatomy
 
 ROUNDS = 3
+ENOUGH_SECONDS = 90.0
 LEAST_DICE = 0.999
 MB = 1e6
 PEER = "nnU-Net v2"
@@ -125,16 +126,21 @@ def _measured(bundle: Bundle, image: Tensor, *, quick: bool) -> Report:
     unmeasured = ["GPUs: none was at hand."]
     if peers.see("nnunet"):
         programs[PEER] = Program(lambda: nnunet(bundle, image))
-        _warm_up(bundle, image)
+        if not quick:
+            _warm_up(bundle, image)
     else:
         unmeasured.append("nnU-Net: it is not installed.")
     turns: dict[str, Timed] = {name: timed(program) for name, program in programs.items()}
     beside = {name: turns.pop(name) for name in (USED, PEER) if name in turns}
     seconds = {
-        **take_turns(beside, 1 if quick else ROUNDS, "network", warm_up=False),
+        **take_turns(beside, 1 if quick else ROUNDS, "network", warm_up=False, enough_seconds=ENOUGH_SECONDS),
         **take_turns(turns, 1, "network otherwise", warm_up=False),
     }
-    tables = [_compared(bundle, programs), _mirroring(bundle, image)] if PEER in programs else []
+    tables = (
+        [_compared(bundle, programs), _mirroring(bundle, image, 1 if quick else ROUNDS)]
+        if PEER in programs
+        else []
+    )
     if (engines := network_engines.compared(bundle, image, 1 if quick else ROUNDS)) is not None:
         tables.append(engines)
     else:
@@ -187,7 +193,7 @@ def _compared(bundle: Bundle, programs: Mapping[str, Program]) -> Table:
     return Table(f"Masks beside nnU-Net's: Dice of all voxels {dice(theirs, used):.5f}", columns, tuple(rows))
 
 
-def _mirroring(bundle: Bundle, image: Tensor) -> Table:
+def _mirroring(bundle: Bundle, image: Tensor, rounds: int) -> Table:
     """What nnU-Net takes with and without."""
     tile = head_of(bundle, image)
     turns: dict[str, Timed] = {
@@ -195,7 +201,7 @@ def _mirroring(bundle: Bundle, image: Tensor) -> Table:
         "nnU-Net, with it": timed(lambda: nnunet(bundle, tile, mirroring=True)),
         "oarlock": timed(lambda: ours(bundle, tile, torch.bfloat16)),
     }
-    seconds = take_turns(turns, ROUNDS, "mirroring", warm_up=False)
+    seconds = take_turns(turns, rounds, "mirroring", warm_up=False)
     rows = tuple((name, f"{sample.median:.2f}") for name, sample in seconds.items())
     title = "nnU-Net mirrors unless told not to, and would exchange this network's sides: time of one tile"
     return Table(title, ("program", "s"), rows)

@@ -1,5 +1,6 @@
 """Programs take turns, A B A B, so that a machine that slows down slows all of them."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 
@@ -24,7 +25,12 @@ def timed(program: Callable[[], object], clock: Callable[[], float] = time.perf_
 
 
 def take_turns(
-    programs: Mapping[str, Timed], rounds: int, said: str, *, warm_up: bool = True
+    programs: Mapping[str, Timed],
+    rounds: int,
+    said: str,
+    *,
+    warm_up: bool = True,
+    enough_seconds: float = math.inf,
 ) -> dict[str, Sample]:
     """Seconds of every program.
 
@@ -34,9 +40,14 @@ def take_turns(
         What a person who waits is told.
     warm_up
         Run a first round that does not count.
+    enough_seconds
+        No further round begins after so long, on a machine that is slow or busy.
     """
     seconds: dict[str, list[float]] = {name: [] for name in programs}
+    started = time.monotonic()
     for number in track(range(rounds + warm_up), said, console=Console(stderr=True), transient=True):
+        if number > warm_up and time.monotonic() - started > enough_seconds:
+            break
         for name, program in programs.items():
             taken = program()
             if number >= warm_up:

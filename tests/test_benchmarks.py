@@ -41,6 +41,17 @@ def test_programs_take_turns_after_a_round_that_does_not_count() -> None:
     assert samples == {"a": Sample(2.0, 1.5, 2.5, 2), "b": Sample(5.0, 5.0, 5.0, 2)}
 
 
+def test_no_round_begins_after_enough_seconds() -> None:
+    """Each program had a turn that counts, and none of them one more."""
+    calls = []
+    programs = {name: lambda name=name: calls.append(name) or 1.0 for name in "ab"}
+
+    samples = take_turns(programs, 5, "testing", enough_seconds=0.0)
+
+    assert calls == ["a", "b"] * 2
+    assert samples["a"].rounds == samples["b"].rounds == 1
+
+
 @pytest.mark.parametrize(
     ("unit", "ours", "peer", "ratio"),
     [(Unit.SECONDS, 2.0, 6.0, 3.0), (Unit.MB_PER_SECOND, 2.0, 6.0, 1 / 3), (Unit.MB, 4.0, 2.0, 0.5)],
