@@ -209,7 +209,8 @@ def _read_hu(header: SliceHeader) -> NDArray[np.int16]:
         hu = np.rint(stored * slope + intercept).clip(*_INT32).astype(np.int32)
     if header.padding and not _is_among_image_values(header):
         hu[(stored >= header.padding[0]) & (stored <= header.padding[1])] = LOWEST_HU
-    clipped: NDArray[np.int16] = hu.clip(LOWEST_HU, np.iinfo(np.int16).max).astype(np.int16)
+    np.clip(hu, LOWEST_HU, np.iinfo(np.int16).max, out=hu)
+    clipped: NDArray[np.int16] = hu.astype(np.int16)
     return clipped
 
 
