@@ -56,6 +56,15 @@ class AugmentConfig:
     gamma: float = 0.0  # HU above air are raised to a power between 1 / (1 + gamma) and 1 + gamma
 
 
+HARDEST_BY = ("size", "presence", "share")
+"""Of which voxels the top-k cross-entropy counts how many.
+
+share: of every organ a share, however small it is.
+size: of an organ that is there no more than befits its size (`training.losses.HARDEST_PER_ORGAN_VOXEL`).
+presence: of one that is absent, as most are in most patches, a few hundred alone.
+"""
+
+
 @dataclass(frozen=True)
 class OptimiserConfig:
     """The schedule: linear warm-up, then a cosine (or a polynomial of power 0.9) to zero at the last step."""
@@ -68,14 +77,18 @@ class OptimiserConfig:
     clip: float = 1.0
     ema: float = 0.998
     hardest: float = 0.1  # the share of voxels in the top-k cross-entropy
-    hardest_by_organ: bool = True  # fewer than that share where the organ is small
+    hardest_by: str = "size"  # one of HARDEST_BY
     dice: float = 1.0  # weight of the Dice term beside the cross-entropy
     schedule: str = "cosine"  # or "poly"
     precision: str = "bfloat16"  # of the network's arithmetic; or "float32"
 
     def __post_init__(self) -> None:
         """Refuse words that nothing stands for."""
-        for key, words in (("schedule", ("cosine", "poly")), ("precision", ("bfloat16", "float32"))):
+        for key, words in (
+            ("schedule", ("cosine", "poly")),
+            ("precision", ("bfloat16", "float32")),
+            ("hardest_by", HARDEST_BY),
+        ):
             if getattr(self, key) not in words:
                 raise ValueError(f"{key}: {getattr(self, key)!r} is neither {' nor '.join(words)}")
 

@@ -237,9 +237,7 @@ def optimise(
     try:
         with torch.autocast(image.device.type, _precision(config), enabled=settings.precision != "float32"):
             logits = network(image)
-        terms = segmentation_terms(
-            logits, organs, weights, settings.hardest, by_organ=settings.hardest_by_organ
-        )
+        terms = segmentation_terms(logits, organs, weights, settings.hardest, settings.hardest_by)
         # Means over the whole batch: each process divides by the organs that all of them know.
         entropy, known, overlap, present = ranks.total(torch.stack(terms).detach())
         known, present = known.clamp_min(1), present.clamp_min(1)
