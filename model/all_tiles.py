@@ -14,7 +14,7 @@ import torch
 T = TypeVar("T")
 
 TILES_AT_ONCE = 4
-"""Each takes some 100 MB on its way through the network; further threads share the work within a tile."""
+"""Each takes up to 210 MB on its way through the network; further threads share the work within a tile."""
 
 
 def each_tile(do: Callable[[T], None], tiles: Sequence[T], device: torch.device) -> Iterator[None]:

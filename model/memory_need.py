@@ -15,8 +15,8 @@ from model.errors import ReasonCode, SeriesUnsuitable
 from model.geometry import SliceGrid
 from model.preprocess import Preprocessing, extent_mm
 
-PROCESS_BYTES = 900_000_000
-"""Interpreter, libraries, the network's weights, and one tile on its way through the network."""
+PROCESS_BYTES = 1_400_000_000
+"""Interpreter, libraries, the network's weights, and four tiles on their way through the network."""
 
 VOLUME_BYTES = 2
 """Of each voxel of the CT, from reading to the end."""
