@@ -391,7 +391,7 @@ def _file_row(writer: str, judged: list[Judged]) -> str:
 
 
 def _versions(python: Path) -> str:
-    code = "from importlib.metadata import version as v; print(v('rt-utils'), v('opencv-python-headless'))"
+    code = "from importlib.metadata import version as v; print(v('rt-utils'), v('opencv-python'))"
     peer, opencv = _run(python, "-c", code).split()
     said = _run("plastimatch", "--version").strip()
     return f"rt-utils {peer} with OpenCV {opencv}, {said}; one shared core, {ROUNDS} rounds."
