@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from daemon.job_queue_rows import Base, Delivery, DeliveryItem, Finding, Job, Result, StageTime, StructureRow
-from daemon.job_queue_state import get, move, move_held, remark, stale
+from daemon.job_queue_state import move, move_held, remark, stale
 from daemon.job_queue_values import SegmentedResult, StoredObject
 from daemon.jobs import MAX_ATTEMPTS, DeliveryState, JobState, QueueReason
 
@@ -39,7 +39,7 @@ def claim(session: Session, now: datetime, owner: str, lease_seconds: float) -> 
         lease_expires_at=now + timedelta(seconds=lease_seconds),
         attempts=Job.attempts + 1,
     )
-    return get(session, claimed[0]) if claimed else None
+    return claimed[0] if claimed else None
 
 
 def renew(

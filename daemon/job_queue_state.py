@@ -7,9 +7,10 @@ from sqlalchemy import ColumnElement, case, update
 from sqlalchemy.orm import Session
 
 from daemon.errors import IllegalTransition, NoSuchJob, StaleJob
-from daemon.job_queue_rows import Job, JobEvent
+from daemon.job_queue_rows import Base, Job, JobEvent
 from daemon.jobs import TRANSITIONS, JobState
 
+_EVENTS = Base.metadata.tables[JobEvent.__tablename__]
 _TELL_WHY = frozenset({JobState.FAILED, JobState.REJECTED, JobState.HELD, JobState.CANCELLED})
 _LEFT_BEHIND: dict[str, object] = {
     **dict.fromkeys(("lease_owner", "lease_expires_at", "not_before", "progress_stage", "progress_fraction")),
@@ -22,7 +23,7 @@ def open_job(session: Session, job: Job, detail: str) -> int:
     """Add a job in the state it carries, with its first event."""
     session.add(job)
     session.flush()
-    session.add(_event(job.id, job.created_at, None, job.state, None, detail))
+    _tell(session, [job], job.created_at, None, detail)
     return job.id
 
 
@@ -36,7 +37,7 @@ def move(
     detail: str,
     reason_code: str | None = None,
     **values: object,
-) -> Sequence[int]:
+) -> Sequence[Job]:
     """Move every job in `origin` that matches `which` to `target`, in one statement.
 
     Lease, progress and waiting time end with the state they belong to, unless `values` sets them anew.
@@ -44,8 +45,8 @@ def move(
 
     Returns
     -------
-    Sequence of int
-        The jobs that moved; empty where none was in `origin`.
+    Sequence of Job
+        The jobs that moved, as they are now; empty where none was in `origin`.
 
     Raises
     ------
@@ -57,15 +58,15 @@ def move(
     if target is not JobState.PURGED:
         values.setdefault("reason", detail if target in _TELL_WHY else None)
         values.setdefault("reason_code", reason_code)
-    moved = session.execute(
+    moved = session.scalars(
         update(Job)
         .where(Job.state == origin, which)
         .values(state=target, state_since=_not_before_the_last(now), **(_LEFT_BEHIND | values))
-        .returning(Job.id, Job.state_since),
-        execution_options={"synchronize_session": False},
+        .returning(Job),
+        execution_options={"synchronize_session": False, "populate_existing": True},
     ).all()
-    session.add_all(_event(job_id, since, origin, target, reason_code, detail) for job_id, since in moved)
-    return [job_id for job_id, _ in moved]
+    _tell(session, moved, None, origin, detail, reason_code)
+    return moved
 
 
 def _not_before_the_last(now: datetime) -> ColumnElement[datetime]:
@@ -100,7 +101,7 @@ def move_held(
 def remark(session: Session, now: datetime, job_id: int, detail: str) -> None:
     """Write an event that changes nothing."""
     job = get(session, job_id)
-    session.add(_event(job_id, max(now, job.state_since), job.state, job.state, None, detail))
+    _tell(session, [job], max(now, job.state_since), job.state, detail)
 
 
 def get(session: Session, job_id: int) -> Job:
@@ -129,7 +130,25 @@ def _possible(origin: JobState) -> str:
     return f"from {origin} it may become {', '.join(followers)}" if followers else f"{origin} is the end"
 
 
-def _event(
-    job_id: int, at: datetime, origin: JobState | None, target: JobState, code: str | None, detail: str
-) -> JobEvent:
-    return JobEvent(job_id=job_id, at=at, from_state=origin, to_state=target, reason_code=code, detail=detail)
+def _tell(
+    session: Session,
+    jobs: Sequence[Job],
+    at: datetime | None,
+    origin: JobState | None,
+    detail: str,
+    code: str | None = None,
+) -> None:
+    """Write an event for each job: how it came from `origin` to where it is; without a time, when it did."""
+    events = [
+        {
+            "job_id": job.id,
+            "at": at or job.state_since,
+            "from_state": origin,
+            "to_state": job.state,
+            "reason_code": code,
+            "detail": detail,
+        }
+        for job in jobs
+    ]
+    if events:
+        session.connection().execute(_EVENTS.insert(), events)

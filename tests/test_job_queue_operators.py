@@ -1,11 +1,17 @@
 """Operators decide about doubtful results: nothing of a held job is sent before somebody says so."""
 
 import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config as AlembicConfig
 
+from daemon import migrations
 from daemon.errors import IllegalTransition
 from daemon.job_queue import migrate
+from daemon.job_queue_engine import sqlite_engine
 from daemon.jobs import DeliveryState, JobState
 from tests.job_rows import DOUBT, held, queue_in, segmented, url_in
 
@@ -71,28 +77,38 @@ def test_only_a_held_job_can_be_decided(queue, decision):
         getattr(queue, decision)(job, "by an operator")
 
 
+def of_the_first_schema(folder, newer):
+    """A job table as the first migration makes it, with what it can hold of a newer one."""
+    engine = sqlite_engine(url_in(folder))
+    with engine.begin() as connection:
+        settings = AlembicConfig(attributes={"connection": connection})
+        settings.set_main_option("script_location", str(Path(migrations.__file__).parent))
+        command.upgrade(settings, "0001")
+    engine.dispose()
+    with closing(sqlite3.connect(folder / "oarlock.db")) as connection, connection:
+        connection.execute("ATTACH ? AS newer", (str(newer),))
+        names = connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'").fetchall()
+        for (table,) in names:
+            if table != "alembic_version":
+                both = set.intersection(
+                    *(
+                        {row[1] for row in connection.execute(f"PRAGMA {schema}.table_info({table})")}
+                        for schema in ("main", "newer")
+                    )
+                )
+                some = ", ".join(sorted(both))
+                connection.execute(f"INSERT INTO main.{table} ({some}) SELECT {some} FROM newer.{table}")  # noqa: S608 -- names of columns
+        connection.execute("UPDATE jobs SET result_sha256 = 'abc'")
+
+
 def test_results_from_before_there_were_several_are_still_delivered(tmp_path, clock):
     """A database of the first schema, with a structure set that waits for its destination."""
-    queue = queue_in(tmp_path, clock)
+    (tmp_path / "newer").mkdir()
+    queue = queue_in(tmp_path / "newer", clock)
     job = segmented(queue)
     uid = queue.job(job).result_sop_instance_uid
     queue.close()
-    with sqlite3.connect(tmp_path / "oarlock.db") as connection:
-        for table in ("delivery_items", "results", "findings"):
-            connection.execute(f"DELETE FROM {table}")  # noqa: S608 -- names stand above
-        connection.executescript(
-            "DROP TABLE commitment_requests; DROP VIEW v_waiting; CREATE VIEW v_waiting AS SELECT 1;"
-            "DROP INDEX ix_jobs_discarding;"
-            "ALTER TABLE jobs DROP COLUMN awaits; ALTER TABLE jobs DROP COLUMN discarding;"
-            "DROP INDEX ix_deliveries_due; DROP INDEX ix_deliveries_under_way;"
-            "DROP INDEX ix_jobs_state_state_since;"
-            "CREATE INDEX ix_deliveries_state_not_before ON deliveries (state, not_before);"
-            "DROP TABLE commitments; DROP INDEX ix_instances_sop_instance_uid;"
-            "DROP VIEW v_findings; DROP TABLE findings; DROP TABLE delivery_items; DROP TABLE results;"
-            "ALTER TABLE jobs ADD COLUMN result_sha256 VARCHAR(64);"
-            "UPDATE jobs SET result_sha256 = 'abc'; UPDATE alembic_version SET version_num = '0001';"
-        )
-    connection.close()
+    of_the_first_schema(tmp_path, tmp_path / "newer" / "oarlock.db")
 
     migrate(url_in(tmp_path))
 
