@@ -1,5 +1,6 @@
 """A job table of any size, as years of work leave it behind, filled by SQL: what calls cost is measured on it."""
 
+import os
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -110,4 +111,5 @@ class JobTable:
             connection.execute("COMMIT")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
+        os.sync()  # what the system still owes the disk would be part of the next commit
         return range(first, self._next)

@@ -25,6 +25,11 @@ def peak_flops(dtype: torch.dtype) -> float:
     return 2 * SIDE**3 / min(seconds)
 
 
+_FORWARDS = (torch.ops.aten.conv3d.default, torch.ops.aten.mkldnn_convolution.default)
+_TRANSPOSED = torch.ops.aten.conv_transpose3d.input
+"""As inference mode calls them."""
+
+
 class _Convolutions(TorchDispatchMode):
     """Counts operations of all convolutions that are called in this thread."""
 
@@ -40,10 +45,11 @@ class _Convolutions(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Tensor:
         result = func(*args, **(kwargs or {}))
-        if func in (torch.ops.aten.convolution.default, torch.ops.aten.mkldnn_convolution.default):
+        if "conv" in str(func):
+            if func not in (*_FORWARDS, _TRANSPOSED):
+                raise NotImplementedError(f"{func} is a convolution whose operations nobody counts")
             image, weight = args[:2]
-            is_transposed = func is torch.ops.aten.convolution.default and args[6]
-            places: Tensor = image if is_transposed else result
+            places: Tensor = image if func is _TRANSPOSED else result
             self.operations[image.dtype] += 2 * weight.numel() * math.prod(places.shape[2:])
         return result
 

@@ -1,6 +1,6 @@
 """The only writer of a job's state: every change names the state it comes from and leaves an event."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, case, update
@@ -17,6 +17,7 @@ _LEFT_BEHIND: dict[str, object] = {
     "awaits": None,
     "discarding": False,
 }
+_MOVE = update(Job).values(**_LEFT_BEHIND).returning(Job)
 
 
 def open_job(session: Session, job: Job, detail: str) -> int:
@@ -33,6 +34,8 @@ def move(
     which: ColumnElement[bool],
     origin: JobState,
     target: JobState,
+    parameters: Mapping[str, object] | None = None,
+    /,
     *,
     detail: str,
     reason_code: str | None = None,
@@ -42,6 +45,11 @@ def move(
 
     Lease, progress and waiting time end with the state they belong to, unless `values` sets them anew.
     The reason stays with states that need one and on a purged job.
+
+    Parameters
+    ----------
+    parameters
+        Of `which`, where it was made before their values were known.
 
     Returns
     -------
@@ -59,10 +67,10 @@ def move(
         values.setdefault("reason", detail if target in _TELL_WHY else None)
         values.setdefault("reason_code", reason_code)
     moved = session.scalars(
-        update(Job)
-        .where(Job.state == origin, which)
-        .values(state=target, state_since=_not_before_the_last(now), **(_LEFT_BEHIND | values))
-        .returning(Job),
+        _MOVE.where(Job.state == origin, which).values(
+            state=target, state_since=_not_before_the_last(now), **values
+        ),
+        parameters,
         execution_options={"synchronize_session": False, "populate_existing": True},
     ).all()
     _tell(session, moved, None, origin, detail, reason_code)

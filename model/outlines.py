@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from model.geometry import Mask
 
@@ -157,16 +159,22 @@ def _linked(following: Indices, upper: int) -> tuple[Indices, Indices]:
     upper
         So many edges, the first, are upper ones; every line has one, and starts with its topmost.
     """
-    after = following.tolist()
-    is_open = bytearray(b"\1") * len(after)
-    order: list[int] = []
-    starts: list[int] = []
-    for first in range(upper):
-        if is_open[first]:
-            starts.append(len(order))
-            edge = first
-            while is_open[edge]:
-                is_open[edge] = 0
-                order.append(edge)
-                edge = after[edge]
-    return np.array(order, dtype=np.int64), np.array(starts, dtype=np.int64)
+    if not len(following):
+        return following, following
+    edges = np.arange(len(following))
+    _, lines = connected_components(_graph(following), connection="weak")
+    firsts = np.sort(np.unique(lines[:upper], return_index=True)[1])
+    # One way through all lines: the last edge of each is followed by the first of the next.
+    before = np.empty_like(following)
+    before[following] = edges
+    way = following.copy()
+    way[before[firsts]] = np.roll(firsts, -1)
+    order = breadth_first_order(_graph(way), firsts[0], return_predecessors=False)
+    lengths = np.bincount(lines)[lines[firsts]]
+    return order.astype(np.int64), np.cumsum(lengths) - lengths
+
+
+def _graph(following: Indices) -> csr_array:
+    """A graph in which each edge of an outline leads to its follower."""
+    count = len(following)
+    return csr_array((np.ones(count), following, np.arange(count + 1)), (count, count))
