@@ -1,5 +1,7 @@
 """What many tests begin with: a clock that they set, an empty job table and an empty spool."""
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +10,10 @@ import pytest
 from daemon.job_queue import JobQueue
 from daemon.spool import Spool
 from tests.job_rows import Clock, queue_in
+
+# pynetdicom's programs have the names of DCMTK's, and in an active environment would be found before them.
+_OURS = str(Path(sys.executable).parent)
+os.environ["PATH"] = os.pathsep.join(way for way in os.environ["PATH"].split(os.pathsep) if way != _OURS)
 
 
 @pytest.fixture
