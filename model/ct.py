@@ -195,8 +195,8 @@ def _read_attributes(path: Path) -> Dataset:
     return read_file(path, stop_before_pixels=True)
 
 
-def _read_hu(header: SliceHeader) -> NDArray[np.int16]:
-    """(rows, columns) of one slice in HU (PS3.3 C.11.1.1.2), padding and whatever is below air as air."""
+def _read_hu(header: SliceHeader) -> NDArray[np.int32]:
+    """(rows, columns) of one slice in HU of 16 bits (PS3.3 C.11.1.1.2), padding and what is below air as air."""
     image = read_file(header.path, specific_tags=list(_PIXEL_ATTRIBUTES))
     _require_frame_as_described(image)
     stored, _ = get_decoder(image.file_meta.TransferSyntaxUID).as_array(image, raw=True)
@@ -209,8 +209,7 @@ def _read_hu(header: SliceHeader) -> NDArray[np.int16]:
         hu = np.rint(stored * slope + intercept).clip(*_INT32).astype(np.int32)
     if header.padding and not _is_among_image_values(header):
         hu[(stored >= header.padding[0]) & (stored <= header.padding[1])] = LOWEST_HU
-    np.clip(hu, LOWEST_HU, np.iinfo(np.int16).max, out=hu)
-    clipped: NDArray[np.int16] = hu.astype(np.int16)
+    clipped: NDArray[np.int32] = np.clip(hu, LOWEST_HU, np.iinfo(np.int16).max, out=hu)
     return clipped
 
 
@@ -265,7 +264,7 @@ def _padding_remarks(headers: Sequence[SliceHeader]) -> list[str]:
 
 def _require_plausible(hu: NDArray[np.int16]) -> None:
     """Refuse numbers that are no Hounsfield units, whatever the header says."""
-    seen = hu[:, ::4, ::4]  # (slices, rows / 4, columns / 4), enough for shares
+    seen = hu[:, ::4, ::4].copy()  # (slices, rows / 4, columns / 4), enough for shares; gathered once
     air = float((seen < AIR_BELOW_HU).mean())
     tissue = float(((seen > SOFT_TISSUE_HU[0]) & (seen < SOFT_TISSUE_HU[1])).mean())
     if min(air, tissue) < LEAST_SHARE:
