@@ -87,6 +87,7 @@ class JobRunner:
         self._lease_seconds = lease_seconds
         self._breaking_off = Event()
         self._job: Job | None = None
+        self._owed: tuple[Job, str, datetime] | None = None
         self._stage, self._share = "", 0.0
 
     @property
@@ -102,7 +103,10 @@ class JobRunner:
         ------
         DeviceBroken
             After the job went back to the queue.
+        StorageFull
+            The job table cannot be written. A job that could not be given back for that is given back first.
         """
+        self._give_back_owed()
         job = self._queue.claim(self._owner, self._lease_seconds)
         if job is None:
             return False
@@ -152,7 +156,11 @@ class JobRunner:
         except Exception as error:  # noqa: BLE001 -- here a job ends, and the next one must go on
             self._requeue(job, error)
         else:
-            self._queue.segmented(job.id, self._owner, _result(done, route))
+            try:
+                self._queue.segmented(job.id, self._owner, _result(done, route))
+            except StorageFull as error:
+                self._postpone(job, error)
+                return
             found = sum(summary.found for summary in done.summaries)
             seconds = round(sum(done.stage_seconds.values()), 1)
             held = bool(hold_reason(done.findings, route.doubtful))
@@ -230,8 +238,20 @@ class JobRunner:
     def _postpone(self, job: Job, error: StorageFull) -> None:
         """Let a job wait for storage: that is no fault of its own, and uses up none of its attempts."""
         again = self._clock() + timedelta(seconds=STORAGE_SECONDS)
-        self._queue.give_back(job.id, self._owner, f"waits for storage: {error}", again)
         log.warning("job_waits_for_storage", stage=self._stage, reason=str(error))
+        self._owed = job, f"waits for storage: {error}", again
+        self._give_back_owed()
+
+    def _give_back_owed(self) -> None:
+        """Give back the job that waits for storage, which may have to wait for storage itself."""
+        if self._owed is None:
+            return
+        job, detail, again = self._owed
+        try:
+            self._queue.give_back(job.id, self._owner, detail, again)
+        except StaleJob as error:
+            log.warning("job_dropped", reason=str(error))
+        self._owed = None
 
 
 def _result(done: ContouredSeries, route: Route) -> SegmentedResult:

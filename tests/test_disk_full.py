@@ -54,11 +54,15 @@ def test_wherever_the_disk_fills_up_while_results_are_written_the_job_waits_and_
     with small_disk(tmp_path / "disk", 24) as disk, ReceivingPeer(sop_classes=SOP_CLASSES) as tps:
         workplace = Workplace(disk.path, ports={"tps": tps.port}, qa_sheet="png", objects=("rtstruct", "seg"))
         job = workplace.queue_phantom()
+        runner = workplace.runner()
         waited = 0
         for kilobytes in (0, 8, 16, 32, 64, 100, 150, 200, 250, 300, 400):
             disk.leave(kilobytes * 1024)
             with suppress(StorageFull):
-                workplace.runner().run_next()
+                runner.run_next()
+            if workplace.job(job).state is JobState.SEGMENTING:  # even giving it back did not fit
+                disk.empty()
+                assert runner.run_next() is False
             row = workplace.job(job)
             assert row.state in {JobState.QUEUED, JobState.SEGMENTING, JobState.SEGMENTED}
             if row.state is JobState.SEGMENTED:
@@ -69,8 +73,9 @@ def test_wherever_the_disk_fills_up_while_results_are_written_the_job_waits_and_
             workplace.queue.release_expired()
         disk.empty()
         workplace.clock.forward(seconds=STORAGE_SECONDS)
-        workplace.runner().run_next()
+        runner.run_next()
         assert workplace.job(job).state is JobState.SEGMENTED
+        assert workplace.job(job).attempts == 1
         assert waited >= 3
 
         assert workplace.deliver_all_due() == 1
