@@ -76,6 +76,7 @@ class Child:
         elif self.is_ready and time.monotonic() - self._heard_at > self._watchdog_seconds:
             log.error("child_silent", child=self.role, seconds=self._watchdog_seconds)
             self._process.kill()
+            self._heard_at = time.monotonic()  # it may take a moment to die
 
     def _listen(self) -> None:
         while self._wire is not None:
