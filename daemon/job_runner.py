@@ -117,6 +117,8 @@ class JobRunner:
                 self._run(job)
             except StaleJob as error:
                 log.warning("job_dropped", reason=str(error))
+            except StorageFull as error:  # of the results or of whatever ends the job in the table
+                self._postpone(job, error)
             finally:
                 self._job = None
         return True
@@ -149,18 +151,12 @@ class JobRunner:
             reason = without_patient(str(refusal), job)
             self._queue.fail(job.id, self._owner, RunnerReason.OUTPUT_REJECTED, reason)
             log.critical("job_failed", code=RunnerReason.OUTPUT_REJECTED, findings=len(refusal.findings))
-        except StaleJob:
+        except (StaleJob, StorageFull):
             raise
-        except StorageFull as error:
-            self._postpone(job, error)
         except Exception as error:  # noqa: BLE001 -- here a job ends, and the next one must go on
             self._requeue(job, error)
         else:
-            try:
-                self._queue.segmented(job.id, self._owner, _result(done, route))
-            except StorageFull as error:
-                self._postpone(job, error)
-                return
+            self._queue.segmented(job.id, self._owner, _result(done, route))
             found = sum(summary.found for summary in done.summaries)
             seconds = round(sum(done.stage_seconds.values()), 1)
             held = bool(hold_reason(done.findings, route.doubtful))

@@ -18,7 +18,7 @@ from rich.progress import track
 from rich.table import Table
 
 from training.dataset import Case, counted, is_cut, read_packs
-from training.scores import CLINICAL_BASELINE, Score, Summary, as_table, score_organ, summarise
+from training.scores import CLINICAL_BASELINE, Score, Summary, score_organ, summarise, write_baseline
 from training.volumes import read_image
 
 OBSERVERS = ("oncologist", "radiographer")
@@ -44,13 +44,13 @@ def main(
         scores += score_scan(case, root / "bitmask", scans[case.name], bit_of)
     rows = summarise(scores)
     console.print(as_rich_table(rows))
-    about = {
-        "data": "observers of deepmind/tcia-ct-scan-dataset (CC BY 4.0) against OpenKBP's clinical contours (MIT)",
-        "scans": len(cases),
-        "rule": "on the CT's own grid, where there is an image and the organ was contoured",
-        "organs": as_table(rows),
-    }
-    out.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    write_baseline(
+        out,
+        "observers of deepmind/tcia-ct-scan-dataset (CC BY 4.0) against OpenKBP's clinical contours (MIT)",
+        len(cases),
+        "on the CT's own grid, where there is an image and the organ was contoured",
+        rows,
+    )
     console.print(f"{out} written")
 
 

@@ -25,10 +25,10 @@ from training.scores import (
     HUMAN_BASELINE,
     Score,
     Summary,
-    as_table,
     mean_over_organs,
     score_organ,
     summarise,
+    write_baseline,
     write_scores,
 )
 from training.volumes import read_image
@@ -150,13 +150,13 @@ def main(
             console.print(
                 f"{score.case} {score.organ}: drawn by the {alone} alone, counts as 0 in {out.name}"
             )
-    about = {
-        "data": "deepmind/tcia-ct-scan-dataset (CC BY 4.0), radiographer against oncologist",
-        "scans": len(scans),
-        "rule": "an organ that only one of them drew counts as 0, one that neither drew does not count",
-        "organs": as_table(rows),
-    }
-    out.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    write_baseline(
+        out,
+        "deepmind/tcia-ct-scan-dataset (CC BY 4.0), radiographer against oncologist",
+        len(scans),
+        "an organ that only one of them drew counts as 0, one that neither drew does not count",
+        rows,
+    )
     console.print(f"{out} written")
     if tables is not None:
         tables.mkdir(parents=True, exist_ok=True)

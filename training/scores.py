@@ -242,6 +242,12 @@ def read_baseline(path: Path = HUMAN_BASELINE) -> dict[str, Summary]:
     return {row.organ: row for row in from_table(json.loads(path.read_text(encoding="utf-8"))["organs"])}
 
 
+def write_baseline(path: Path, data: str, scans: int, rule: str, rows: Iterable[Summary]) -> None:
+    """Keep what people reached: of which data, over how many scans, how it was counted."""
+    about = {"data": data, "scans": scans, "rule": rule, "organs": as_table(rows)}
+    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
 def read_clinical_baseline(path: Path = CLINICAL_BASELINE) -> list[Summary]:
     """Summaries from a file that `training.clinical_baseline` wrote; their group is the observer."""
     return from_table(json.loads(path.read_text(encoding="utf-8"))["organs"])
