@@ -132,8 +132,8 @@ class UNet3D(nn.Module):
         Parameters
         ----------
         image
-            (B, 2, D, H, W): Hounsfield units, and millimetres to the left of the body's middle, without which
-            one lung in a tile looks like the other. Slices feet to head, rows front to back, columns right to
+            (B, 2, D, H, W): Hounsfield units, and millimetres to the left of the body's middle (a weak hint:
+            normalisation takes most of it away, and sides are told by anatomy). Slices feet to head, rows front to back, columns right to
             left of the patient; sides multiples of `config.multiple`.
 
         Returns

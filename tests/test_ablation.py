@@ -134,7 +134,16 @@ def test_a_difference_is_paired_by_case_and_organ() -> None:
     assert found.high == pytest.approx(0.3)
 
 
+def test_an_invented_organ_counts_against_who_invented_it() -> None:
+    nothing = float("nan")
+    reference = {("a", "Brain"): 0.5, ("a", "Eye_L"): nothing, ("a", "Eye_R"): nothing}
+    scores = {("a", "Brain"): 0.5, ("a", "Eye_L"): 0.0, ("a", "Eye_R"): nothing}
+
+    assert difference(scores, reference).mean == pytest.approx(-0.5)
+    assert difference(reference, scores).mean == pytest.approx(0.5)
+
+
 def test_the_mean_of_an_organ_is_over_its_cases() -> None:
-    scores = {("a", "Brain"): 0.5, ("b", "Brain"): 0.7, ("a", "Lens_L"): 0.1}
+    scores = {("a", "Brain"): 0.5, ("b", "Brain"): 0.7, ("a", "Lens_L"): 0.1, ("b", "Lens_L"): float("nan")}
 
     assert organ_means(scores) == pytest.approx({"Brain": 0.6, "Lens_L": 0.1})

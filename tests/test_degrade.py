@@ -14,8 +14,8 @@ from training.degrade import (
     AIR_HU,
     METAL_HU,
     coarsened,
-    cut_field_of_view,
     degrade,
+    field_of_view,
     with_couch,
     with_gamma,
     with_metal,
@@ -31,7 +31,7 @@ CHANGES: dict[str, Change] = {
     "couch": lambda image, rng: with_couch(image, SPACING, rng),
     "gamma": lambda image, rng: with_gamma(image, 0.2, rng),
     "low_resolution": coarsened,
-    "field_of_view": cut_field_of_view,
+    "field_of_view": lambda image, rng: torch.where(field_of_view(image, rng), image, AIR_HU),
 }
 
 
@@ -66,7 +66,7 @@ def test_air_stays_air(name: str) -> None:
 def test_nothing_is_thinner_than_air_whatever_is_switched_on() -> None:
     config = replace(
         STILL, metal=1.0, couch=1.0, low_resolution=1.0, gamma=0.2, contrast=0.2, shift_hu=50, noise_hu=50,
-        blur_mm=2, thick_slices=1.0, field_of_view=1.0,
+        blur_mm=2, thick_slices=1.0,
     )  # fmt: skip
     for seed in SEEDS:
         image = degrade(a_head(), SPACING, config, np.random.default_rng(seed))
@@ -126,7 +126,7 @@ def test_gamma_leaves_air_and_dense_bone_and_moves_tissue() -> None:
 def test_organs_and_weights_are_untouched() -> None:
     """Whatever happens to the image, the labels are those of the same patch without it."""
     case = DeviceCase(a_case(), torch.device("cpu"))
-    hard = replace(STILL, metal=1.0, couch=1.0, low_resolution=1.0, gamma=0.2, field_of_view=1.0, noise_hu=50)
+    hard = replace(STILL, metal=1.0, couch=1.0, low_resolution=1.0, gamma=0.2, noise_hu=50)
     samples = [
         random_sample(case, (16, 16, 16), SPACING, config, np.random.default_rng(4))
         for config in (STILL, hard)
@@ -134,6 +134,23 @@ def test_organs_and_weights_are_untouched() -> None:
     assert torch.equal(samples[0].organs, samples[1].organs)
     assert torch.equal(samples[0].weights, samples[1].weights)
     assert not torch.equal(samples[0].image[:, 0], samples[1].image[:, 0])
+
+
+def test_beyond_a_cut_field_of_view_there_is_air_and_no_organ() -> None:
+    """An organ is taught only as far as the image shows it."""
+    case = DeviceCase(a_case(), torch.device("cpu"))
+    cut = 0
+    for seed in SEEDS:
+        whole, seen = (
+            random_sample(case, (16, 16, 16), SPACING, config, np.random.default_rng(seed))
+            for config in (STILL, replace(STILL, field_of_view=1.0))
+        )
+        away = (seen.organs != whole.organs).any(1)
+        cut += int(away.sum())
+        assert (seen.image[:, 0][away] == AIR_HU).all()
+        assert (seen.organs[:, :, away[0]] == 0).all()
+        assert torch.equal(seen.weights, whole.weights)
+    assert cut > 0
 
 
 def test_what_is_switched_off_draws_nothing() -> None:
@@ -148,5 +165,4 @@ def test_what_is_switched_off_draws_nothing() -> None:
     if expected.random() < 0.5:
         expected.random()
         expected.integers(2**62)  # noise
-    expected.random()  # field of view
     assert drawn.bit_generator.state == expected.bit_generator.state

@@ -8,6 +8,7 @@ import pytest
 import SimpleITK as sitk
 from rich.console import Console
 
+from model.preprocess import Preprocessing
 from tests.paths import REPOSITORY, shared_data
 from training.dataset import Case, Frame, PackWriter, read_packs, smoothed
 from training.packing import Choices, PackingError
@@ -237,19 +238,22 @@ def test_sharp_images_are_smoothed_on_reading_as_before_the_network(tmp_path: Pa
     rng = np.random.default_rng(0)
     image = rng.normal(0, 100, (4, 40, 40)).astype(np.int16)
 
-    def case(spacing: float, done: float = 0.0) -> Case:
-        frame = Frame((0, 0, 0), (2.5, spacing, spacing))
+    def case(spacing: float, done: float = 0.0, slices: float = 2.5) -> Case:
+        frame = Frame((0, 0, 0), (slices, spacing, spacing))
         return Case("case", "test", image, frame, np.zeros((1, 1, 1), np.uint32), frame, {}, done)
 
-    fine = smoothed(case(1.0), 4.0)
+    network = Preprocessing((2.5, 2.0, 2.0), resolution_mm=4.0)
+    fine = smoothed(case(1.0), network)
     assert 0 < fine.image.std() < 40
     assert fine.smoothed_to_mm == 4.0
-    assert np.array_equal(smoothed(fine, 4.0).image, fine.image)
+    assert np.array_equal(smoothed(fine, network).image, fine.image)
     for as_it_is in (case(4.0), case(1.0, done=4.0)):
-        assert np.array_equal(smoothed(as_it_is, 4.0).image, image)
+        assert np.array_equal(smoothed(as_it_is, network).image, image)
+    thin = smoothed(case(4.0, slices=1.0), network).image
+    assert 0 < thin.std() < 90
     writer = PackWriter(tmp_path / "pack")
     writer.add(case(1.0))
-    [read] = read_packs(writer.close(), resolution_mm=4.0)
+    [read] = read_packs(writer.close(), network)
     assert np.array_equal(read.image, fine.image)
 
 

@@ -19,9 +19,18 @@ from tests.paths import REPOSITORY
 from tests.training_cases import a_config
 from training import train
 from training.checkpoint import BEFORE, BEST, LAST
-from training.config import ConfigurationError, TrainConfig, load_config
+from training.config import ORGANS, ConfigurationError, DataConfig, TrainConfig, load_config
 from training.stop import Stop
-from training.train import TrainingStoppedError, draw_samples, export, learning_rate, load_data, run
+from training.train import (
+    Known,
+    TrainingStoppedError,
+    draw_chances,
+    draw_samples,
+    export,
+    learning_rate,
+    load_data,
+    run,
+)
 
 CPU = torch.device("cpu")
 QUIET = Console(quiet=True)
@@ -145,6 +154,37 @@ def test_a_sample_depends_on_its_place_and_not_on_the_batch(config: TrainConfig,
     assert not torch.equal(three[0].image, three[1].image)
     for changed in (draw_samples(data, config, 6), draw_samples(data, other, 5)):
         assert not torch.equal(one[0].image, changed[0].image)
+
+
+def test_what_a_group_is_not_to_teach_counts_nowhere_in_its_samples(tmp_path: Path) -> None:
+    config = load_config(a_config(tmp_path, 1), ['data.untaught={test=["Brain"]}'])
+    brain, parotid = (ORGANS.index(organ) for organ in ("Brain", "Parotid_L"))
+
+    weights = torch.cat(
+        [each.weights for n in range(8) for each in draw_samples(load_data(config, CPU), config, n)]
+    )
+
+    assert weights[:, brain].max() == 0
+    assert weights[:, parotid].max() == 1
+
+
+def test_a_case_is_drawn_by_its_group_and_by_the_rarest_organ_that_it_knows() -> None:
+    known = [
+        Known("a", frozenset({"Brain"})),
+        Known("a", frozenset({"Brain", "Larynx"})),
+        Known("b", frozenset()),
+    ]
+    data = DataConfig(
+        packs=(), group_weights={"a": 3.0, "b": 1.0}, organ_weights={"Larynx": 2.0, "Esophagus": 9.0}
+    )
+
+    assert draw_chances(known, data).tolist() == pytest.approx([0.25, 0.5, 0.25])
+
+
+@pytest.mark.parametrize("change", ['data.untaught={test=["Brian"]}', "data.organ_weights={Brian=2.0}"])
+def test_an_organ_that_does_not_exist_is_refused(tmp_path: Path, change: str) -> None:
+    with pytest.raises(ConfigurationError, match="no organ is named Brian"):
+        load_data(load_config(a_config(tmp_path, 1), [change]), CPU)
 
 
 def test_validation_on_the_way_is_written_and_drawn(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ SMALL_ORGANS = ("Cochlea", "Glnd_Lacrimal", "Lens", "OpticNrv")
 RESAMPLES = 2000
 
 Scores = dict[tuple[str, str], float]
-"""Case and organ to Dice; without those in which the organ neither is nor was found."""
+"""Case and organ to Dice; no number where the organ neither is nor was found."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,15 @@ def ablate(
 ) -> bool:
     """Train and measure each variant that was not yet measured; False where a stop was wanted before the end."""
     data: Data | None = None
+    loaded: TrainConfig | None = None
     measured: dict[str, Scores] = {}
     for variant in variants:
         folder = out / variant.name
         _same_settings(folder, variant.settings)
         if not (folder / "scores.csv").exists():
-            data = (data or load_data(variants[0].config, device)).weighted(variant.config.data.group_weights)
+            if data is None or loaded is None or not _same_data(loaded, variant.config):
+                data, loaded = load_data(variant.config, device), variant.config
+            data = data.weighted(variant.config.data)
             console.print(f"{variant.name}: {variant.about}", markup=False)
             if not run(variant.config, folder, device, stop, console, data=data):
                 return False
@@ -128,6 +131,12 @@ def ablate(
             path.write_text(text, encoding="utf-8")
         _write_all(measured, out / "scores.csv")
     return True
+
+
+def _same_data(one: TrainConfig, other: TrainConfig) -> bool:
+    """Whether both train on the same images, smoothed for the same grid, with the same truth."""
+    parts = [(each.data.packs, each.data.untaught, each.preprocessing) for each in (one, other)]
+    return parts[0] == parts[1]
 
 
 def measure(variant: Variant, folder: Path, device: torch.device, console: Console) -> None:
@@ -148,26 +157,29 @@ def measure(variant: Variant, folder: Path, device: torch.device, console: Conso
 def read_scores(path: Path) -> Scores:
     """The scores of one variant."""
     with path.open(encoding="utf-8", newline="") as file:
-        rows = {(case, organ): float(value) for case, organ, value in csv.reader(file)}
-    return {key: value for key, value in rows.items() if not math.isnan(value)}
+        return {(case, organ): float(value) for case, organ, value in csv.reader(file)}
 
 
 def organ_means(scores: Scores) -> dict[str, float]:
-    """Mean of each organ over the cases."""
+    """Mean of each organ over the cases in which it is or was found."""
     values: dict[str, list[float]] = defaultdict(list)
     for (_, organ), value in scores.items():
-        values[organ].append(value)
+        if not math.isnan(value):
+            values[organ].append(value)
     return {organ: float(np.mean(found)) for organ, found in values.items()}
 
 
 def difference(scores: Scores, reference: Scores) -> Difference:
     """Paired by case and organ; the interval is drawn from the cases, which are what is random.
 
+    Where an organ is not there and one of both invented it (0), the other did right (1).
     It says nothing of another seed: for that the reference itself is trained twice.
     """
     cases: dict[str, list[float]] = defaultdict(list)
     for key in scores.keys() & reference.keys():
-        cases[key[0]].append(scores[key] - reference[key])
+        pair = np.array([scores[key], reference[key]])
+        if not np.isnan(pair).all():
+            cases[key[0]].append(float(-np.diff(np.nan_to_num(pair, nan=1.0))[0]))
     values = np.array([np.mean(cases[case]) for case in sorted(cases)])
     drawn = np.random.default_rng(0).choice(values, (RESAMPLES, len(values))).mean(1)
     low, high = np.percentile(drawn, (2.5, 97.5))

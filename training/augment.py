@@ -18,7 +18,7 @@ from model.preprocess import lateral_mm
 from model.structures import structure
 from training.config import ORGANS, AugmentConfig
 from training.dataset import Case, Frame
-from training.degrade import AIR_HU, degrade
+from training.degrade import AIR_HU, degrade, field_of_view
 
 #: Channel that takes each organ's place when left and right change sides.
 MIRRORED = [ORGANS.index(structure(name).mirror) for name in ORGANS]
@@ -216,6 +216,10 @@ def random_sample(
         lateral = -lateral
     if mirrored and config.mirror_swap:
         organs, weights = organs[:, MIRRORED], weights[:, MIRRORED]
+    if rng.random() < config.field_of_view:
+        # What is cut away is air, and of an organ only what is left in the image is there.
+        seen = field_of_view(image, rng)
+        image, organs = torch.where(seen, image, AIR_HU), organs * seen
     # The middle of a body whose arms or couch are missing is not the middle of another.
     lateral = lateral + rng.normal(0, config.middle_sigma_mm)
     return Sample(torch.cat([image, lateral], dim=1), organs, weights)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from model.preprocess import Preprocessing
 from model.structures import EXTRA_STRUCTURES, STRUCTURES
 from model.unet import UNetConfig
 
@@ -27,6 +28,10 @@ class DataConfig:
 
     packs: tuple[str, ...]
     group_weights: dict[str, float]  # how often a case of this group is drawn
+    untaught: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Organs that are drawn by another protocol in this group: its truth of them is not taught."""
+    organ_weights: dict[str, float] = field(default_factory=dict)
+    """How much likelier a case is drawn that knows this organ: few do of some."""
     validation_packs: tuple[str, ...] = ()
     foreground: float = 0.75  # share of patches that are drawn about a random organ, the others anywhere
 
@@ -130,6 +135,11 @@ class TrainConfig:
     seed: int = 1
     begin_with: str = ""  # a bundle whose weights the first step starts from; empty: random weights
     threads: int = 0  # 0: as many as torch finds
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image is brought to the network, in training as in use."""
+        return Preprocessing(self.spacing_mm, self.resolution_mm)
 
 
 def load_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from model.preprocess import smoothing_sigma_mm
+from model.preprocess import Preprocessing, smoothing_sigma_mm
 from training.config import ORGANS
 
 NETWORK_RESOLUTION_MM = 4.0
@@ -160,14 +160,14 @@ def write_packs(cases: Iterable[Case], stem: Path) -> list[Path]:
     return writer.close()
 
 
-def read_packs(paths: Iterable[Path], resolution_mm: float = 0.0) -> Iterator[Case]:
+def read_packs(paths: Iterable[Path], preprocessing: Preprocessing | None = None) -> Iterator[Case]:
     """Every case of the packs, in order.
 
     Parameters
     ----------
-    resolution_mm
-        Images that are sharper within their slices are smoothed to it, as `model.preprocess` does before the
-        network sees them; 0 leaves them as they are.
+    preprocessing
+        Images that are sharper than this are smoothed, as `model.preprocess` does before the network sees them;
+        without it they are left as they are.
 
     Raises
     ------
@@ -190,20 +190,23 @@ def read_packs(paths: Iterable[Path], resolution_mm: float = 0.0) -> Iterator[Ca
                     # Before the packs said so, every one held images as coarse as the network's, or made so.
                     smoothed_to_mm=about.get("smoothed_to_mm", NETWORK_RESOLUTION_MM),
                 )
-                yield smoothed(case, resolution_mm)
+                yield smoothed(case, preprocessing) if preprocessing else case
 
 
-def smoothed(case: Case, resolution_mm: float) -> Case:
-    """The case with its image no sharper than `resolution_mm` within the slices."""
-    _, row_mm, column_mm = case.image_frame.spacing_mm
-    now = [max(spacing, case.smoothed_to_mm) for spacing in (row_mm, column_mm)]
-    sigmas = [smoothing_sigma_mm(width, resolution_mm) for width in now]
-    if not any(sigmas):
+def smoothed(case: Case, preprocessing: Preprocessing) -> Case:
+    """The case with an image no sharper than the network is to see it, within the slices and across them."""
+    slice_mm, row_mm, column_mm = case.image_frame.spacing_mm
+    within = preprocessing.resolution_mm
+    variance = [  # (x, y, z)
+        (smoothing_sigma_mm(max(column_mm, case.smoothed_to_mm), within) / column_mm) ** 2,
+        (smoothing_sigma_mm(max(row_mm, case.smoothed_to_mm), within) / row_mm) ** 2,
+        (smoothing_sigma_mm(slice_mm, preprocessing.spacing_mm[0]) / slice_mm) ** 2,
+    ]
+    if not any(variance):
         return case
-    variance = [(sigmas[1] / column_mm) ** 2, (sigmas[0] / row_mm) ** 2, 0.0]  # (x, y, z)
     image = sitk.GetImageFromArray(case.image.astype(np.float32))
     blurred = sitk.GetArrayFromImage(sitk.DiscreteGaussian(image, variance, useImageSpacing=False))
-    return replace(case, image=np.rint(blurred).astype(np.int16), smoothed_to_mm=resolution_mm)
+    return replace(case, image=np.rint(blurred).astype(np.int16), smoothed_to_mm=within)
 
 
 def _frame(table: dict[str, list[float]]) -> Frame:

@@ -41,8 +41,6 @@ def degrade(
         image = _blur(image, rng.uniform(0, config.blur_mm) / spacing_mm[1])
     if rng.random() < 0.5:
         image = image + _noise(image, rng.uniform(0, config.noise_hu), rng)
-    if rng.random() < config.field_of_view:
-        image = cut_field_of_view(image, rng)
     return image.clamp_min(AIR_HU)
 
 
@@ -121,13 +119,12 @@ def coarsened(image: Tensor, rng: np.random.Generator) -> Tensor:
     return F.interpolate(small, size, mode="trilinear", align_corners=False)
 
 
-def cut_field_of_view(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """A circular field of view that ends within the patient."""
+def field_of_view(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """(H, W) what a circular field of view shows that ends within the patient."""
     _, _, _, H, W = image.shape
     rows = torch.linspace(-1, 1, H, device=image.device)[:, None] - rng.uniform(-0.5, 0.5)
     columns = torch.linspace(-1, 1, W, device=image.device)[None] - rng.uniform(-0.5, 0.5)
-    inside = rows**2 + columns**2 <= rng.uniform(0.9, 1.6) ** 2
-    return torch.where(inside, image, image.new_tensor(AIR_HU))
+    return rows**2 + columns**2 <= rng.uniform(0.9, 1.6) ** 2
 
 
 def _blur(image: Tensor, sigma: float) -> Tensor:

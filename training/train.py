@@ -9,8 +9,9 @@ one, and several processes (see `training.distributed`) the same as one.
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,14 +23,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from model.bundle import Bundle, write_bundle
-from model.preprocess import Preprocessing
 from model.structures import STRUCTURES
 from model.unet import UNet3D
 from training.augment import DeviceCase, Sample, random_sample
 from training.checkpoint import Trained, averaged_weights, best_dice
-from training.config import ConfigurationError, TrainConfig, load_config
+from training.config import ORGANS, ConfigurationError, DataConfig, TrainConfig, load_config
 from training.curve import Curve, draw
-from training.dataset import read_packs
+from training.dataset import Case, read_packs
 from training.distributed import Ranks, joined, local_device
 from training.losses import segmentation_terms
 from training.stop import Stop
@@ -69,24 +69,59 @@ def main(
             sys.exit(2 if isinstance(error, ConfigurationError) else 1)
 
 
+class Known(NamedTuple):
+    """What decides how likely a case is drawn: its group, and the organs it can teach."""
+
+    group: str
+    organs: frozenset[str]
+
+
 class Data(NamedTuple):
-    """Every case on the device, and how likely each is drawn."""
+    """Every case on the device, what each can teach, and how likely each is drawn."""
 
     cases: list[DeviceCase]
-    groups: list[str]
+    known: list[Known]
     chances: np.ndarray
 
-    def weighted(self, weights: dict[str, float]) -> "Data":
-        """The same cases, drawn by other weights of their groups."""
-        return self._replace(chances=_chances(self.groups, weights))
+    def weighted(self, data: DataConfig) -> "Data":
+        """The same cases, drawn by other weights."""
+        return self._replace(chances=draw_chances(self.known, data))
 
 
 def load_data(config: TrainConfig, device: torch.device) -> Data:
-    """Read the packs; cases are drawn by the weight of their group."""
-    packed = list(read_packs((Path(pack) for pack in config.data.packs), config.resolution_mm))
-    groups = [case.group for case in packed]
-    chances = _chances(groups, config.data.group_weights)
-    return Data([DeviceCase(case, device) for case in packed], groups, chances)
+    """Read the packs, without what their groups are not to teach."""
+    packed = [
+        _taught(case, config.data.untaught.get(case.group, ()))
+        for case in read_packs(map(Path, config.data.packs), config.preprocessing)
+    ]
+    known = [Known(case.group, frozenset(case.known)) for case in packed]
+    return Data([DeviceCase(case, device) for case in packed], known, draw_chances(known, config.data))
+
+
+def _taught(case: Case, untaught: Collection[str]) -> Case:
+    if unknown := set(untaught) - set(ORGANS):
+        raise ConfigurationError(f"[data] untaught: no organ is named {', '.join(sorted(unknown))}")
+    return replace(case, known={name: span for name, span in case.known.items() if name not in untaught})
+
+
+def draw_chances(known: Sequence[Known], data: DataConfig) -> np.ndarray:
+    """(cases,) how likely each is drawn: by the weight of its group, within it by the organs it knows."""
+    groups = {case.group for case in known}
+    if unknown := groups - set(data.group_weights):
+        raise ConfigurationError(f"[data] group_weights has no weight for {', '.join(sorted(unknown))}")
+    if unknown := set(data.organ_weights) - set(ORGANS):
+        raise ConfigurationError(f"[data] organ_weights: no organ is named {', '.join(sorted(unknown))}")
+    wanted = np.array([_wanted(case, data.organ_weights) for case in known])
+    chances = np.zeros(len(known))
+    for group in groups:
+        members = np.array([case.group == group for case in known])
+        chances[members] = data.group_weights[group] * wanted[members] / wanted[members].sum()
+    return np.asarray(chances / chances.sum())
+
+
+def _wanted(case: Known, organ_weights: Mapping[str, float]) -> float:
+    """How much likelier a case is drawn than others of its group: by its rarest organ."""
+    return max((weight for organ, weight in organ_weights.items() if organ in case.organs), default=1.0)
 
 
 def run(
@@ -183,7 +218,7 @@ def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
         name=config.name,
         version=config.version,
         structure_names=tuple(organ.name for organ in STRUCTURES),
-        preprocessing=Preprocessing(config.spacing_mm, config.resolution_mm),
+        preprocessing=config.preprocessing,
         tile=config.patch,
         card={
             "training_data": config.card.training_data,
@@ -276,15 +311,6 @@ def _parts(sample: Sample) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def _precision(config: TrainConfig) -> torch.dtype:
     return torch.bfloat16 if config.optimiser.precision == "bfloat16" else torch.float32
-
-
-def _chances(groups: list[str], weights: dict[str, float]) -> np.ndarray:
-    unknown = set(groups) - set(weights)
-    if unknown:
-        raise ConfigurationError(f"[data] group_weights has no weight for {', '.join(sorted(unknown))}")
-    counts = {group: groups.count(group) for group in weights}
-    chances = np.array([weights[group] / counts[group] for group in groups])
-    return np.asarray(chances / chances.sum())
 
 
 def _network(config: TrainConfig) -> UNet3D:

@@ -39,7 +39,7 @@ class ValidationCase:
 def validation_cases(config: TrainConfig, device: torch.device) -> list[ValidationCase]:
     """As many cases as the configuration asks for, evenly chosen from its validation packs."""
     wanted = config.validation.cases
-    every = list(read_packs((Path(pack) for pack in config.data.validation_packs), config.resolution_mm))
+    every = list(read_packs(map(Path, config.data.validation_packs), config.preprocessing))
     chosen = np.unique(np.linspace(0, len(every) - 1, min(wanted, len(every))).round().astype(int))
     return [_held(every[index], config.spacing_mm, device) for index in chosen]
 
