@@ -6,10 +6,11 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from daemon import job_queue_series as series
 from daemon.errors import IllegalTransition
 from daemon.job_queue_leases import open_deliveries
 from daemon.job_queue_rows import Instance, Job
-from daemon.job_queue_state import open_job
+from daemon.job_queue_state import move, open_job
 from daemon.job_queue_values import RecoveredJob
 from daemon.jobs import JobState, QueueReason
 
@@ -24,6 +25,8 @@ def enter(session: Session, now: datetime, recovered: RecoveredJob, new_uid: Cal
         raise IllegalTransition(f"the job table already has a job {recovered.job_id}; recover into a new one")
     first = recovered.instances[0]
     state = JobState.HELD if recovered.results else JobState.RECEIVING
+    if state is JobState.RECEIVING:
+        _give_way(session, now, recovered)
     job = Job(
         id=recovered.job_id,
         state=state,
@@ -63,6 +66,15 @@ def enter(session: Session, now: datetime, recovered: RecoveredJob, new_uid: Cal
     names = dict.fromkeys(name for each in recovered.results for name in each.destinations)
     open_deliveries(session, now, job.id, tuple(names), recovered.results)
     return state
+
+
+def _give_way(session: Session, now: datetime, later: RecoveredJob) -> None:
+    """End an earlier revision that has no results either: the later one is contoured with its images too."""
+    earlier = series.in_state(session, later.instances[0], JobState.RECEIVING)
+    if earlier is not None:
+        detail = f"recovered from the spool; job {later.job_id} is contoured with these images too"
+        which, code = Job.id == earlier, QueueReason.RECOVERED
+        move(session, now, which, JobState.RECEIVING, JobState.REJECTED, detail=detail, reason_code=code)
 
 
 def _next_revision(session: Session, series_instance_uid: str) -> int:

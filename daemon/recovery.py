@@ -31,7 +31,8 @@ def recover(
 ) -> Recovery:
     """Fill an empty job table from the spool.
 
-    A job without results is receiving again, and is queued after the quiet period.
+    A job without results is receiving again, and is queued after the quiet period; of several revisions of a
+    series the last one, which needs the images of the others too.
     One with results is held: whether they reached their destinations nobody can tell any more. A release sends
     them with the same UIDs and bytes, which a destination that has them recognises.
 

@@ -170,3 +170,23 @@ def test_a_second_series_keeps_its_number(tmp_path):
     with closing(queue):
         assert [job.id for job in queue.jobs()] == [second]
         assert queue.job(second).series_instance_uid
+
+
+def test_of_two_revisions_without_results_the_later_is_contoured_with_the_images_of_both(tmp_path):
+    with receiving_node(tmp_path, series={"quiet_seconds": 3600}) as node:
+        first, *others = write_series(tmp_path / "ct")
+        assert set(send([first], port=node.port, calling="CT1", called="OARLOCK")) == {0}
+        (rejected,) = node.queue.receiving_jobs()
+        node.queue.images_missing(rejected.id, "1 of 21 images")
+        assert set(send(others, port=node.port, calling="CT1", called="OARLOCK")) == {0}
+        (later,) = node.queue.receiving_jobs()
+    lose_job_table(tmp_path)
+
+    queue, found = recovered_in(tmp_path)
+
+    with closing(queue):
+        assert [job.job_id for job in found.jobs] == [rejected.id, later.id]
+        assert queue.job(rejected.id).state is JobState.REJECTED
+        assert str(later.id) in str(queue.job(rejected.id).reason)
+        assert [job.id for job in queue.receiving_jobs()] == [later.id]
+        assert len(queue.images(later.id)) == 1 + len(others)
