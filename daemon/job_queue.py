@@ -499,21 +499,24 @@ class JobQueue:
         with self._reading() as session:
             return series.purgeable(session, before, states, settled)
 
-    def purged(self, job_id: int, detail: str) -> None:
-        """Write down that a finished job's files are gone, and forget the patient's name; repeatable."""
+    def purged(self, job: Job, detail: str) -> bool:
+        """Write down that a finished job's files go now, and forget the patient's name.
+
+        Returns False where the job has moved on since it was looked at: then its files stay.
+
+        Raises
+        ------
+        IllegalTransition
+            The job is not finished.
+        """
+        which = (Job.id == job.id) & (Job.state_since == job.state_since)
         with self._writing() as session:
-            job = get(session, job_id)
-            if job.state is JobState.PURGED:
-                return
-            move(
-                session,
-                self._clock(),
-                Job.id == job_id,
-                job.state,
-                JobState.PURGED,
-                detail=detail,
-                patient_name=None,
-            )
+            now, target = self._clock(), JobState.PURGED
+            return bool(move(session, now, which, job.state, target, detail=detail, patient_name=None))
+
+    def is_purged(self, job_id: int) -> bool:
+        """Whether a job is known and its files are gone, or ought to be."""
+        return self._shared.read(lambda database: looking.is_purged(database, job_id))
 
     def jobs_of_patient(self, patient_id: str) -> list[JobRecord]:
         """Jobs that still name a Patient ID, oldest first."""

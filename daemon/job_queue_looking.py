@@ -101,6 +101,12 @@ def job(database: sqlite3.Connection, job_id: int) -> JobRecord:
     return found[0]
 
 
+def is_purged(database: sqlite3.Connection, job_id: int) -> bool:
+    """Whether there is such a job, and it is purged."""
+    which = (job_id, JobState.PURGED.value)
+    return database.execute("SELECT 1 FROM jobs WHERE id = ? AND state = ?", which).fetchone() is not None
+
+
 def of_patient(database: sqlite3.Connection, patient_id: str) -> list[JobRecord]:
     """Jobs of a Patient ID, oldest first."""
     return _read(database, JobRecord, "WHERE patient_id = ? ORDER BY id", patient_id)

@@ -25,6 +25,7 @@ def purge_old(
     a listener that must refuse images harms more than a copy that is missing, since the images are in the
     archive that sent them and the structure set is at its destinations.
     """
+    _finish_purging(queue, spool)
     aged = queue.purgeable(now - timedelta(days=retention_days), DECIDED)
     if failed_days:
         aged += queue.purgeable(now - timedelta(days=failed_days), {JobState.FAILED})
@@ -75,11 +76,17 @@ def _make_room(queue: JobQueue, spool: Spool, now: datetime) -> int:
 def _purge(
     queue: JobQueue, spool: Spool, job: Job, detail: str = "files removed at the end of retention"
 ) -> bool:
-    """Files first, row second: a crash between the two leaves a job that is purged again."""
-    # An operator may have retried it while others were being purged.
-    if queue.job(job.id).state_since != job.state_since:
+    """Row first, files second: nobody can retry a job whose files are going."""
+    if not queue.purged(job, detail):
         return False
     spool.purge(job.id)
-    queue.purged(job.id, detail)
     _log.info("job_purged", job=job.id, series=job.series_instance_uid, was=str(job.state))
     return True
+
+
+def _finish_purging(queue: JobQueue, spool: Spool) -> None:
+    """Remove the files of jobs that are purged in the table, of which a crash or a full disk left some."""
+    for job_id in spool.job_numbers():
+        if queue.is_purged(job_id):
+            spool.purge(job_id)
+            _log.warning("purge_finished", job=job_id)

@@ -52,8 +52,8 @@ def listen(config: Config) -> None:
     spool = Spool(config.storage.root, config.storage.min_free_bytes)
     spool.prepare()
     with alone(config.storage.root), closing(open_queue(config.database.url, utc_now)) as queue:
-        if removed := spool.reconcile(queue.instance_uids):
-            log.warning("unacknowledged_files_removed", files=len(removed))
+        if tidied := spool.reconcile(queue.instance_uids):
+            log.warning("spool_tidied", files=len(tidied), kept_in="unclaimed, but for what was half-written")
         query = SeriesQuery(config)
         evidence = EvidenceGatherer(spool, config.series, query.ask, query.is_asked, utc_now)
         watch = ClockWatch(utc_now)

@@ -5,7 +5,7 @@
                      set_aside/<hash of the bytes>.dcm            same UID, other bytes
                      structure_set.dcm, segmentation.dcm, …       the results
 <root>/arriving/<number of our own>.part                          while a sender sends it; gone at the next start
-<root>/unclaimed/00000017                                         folders of a job that no row knows
+<root>/unclaimed/                                                 folders and images that no row knows
 ```
 
 No string from a peer becomes part of a path.
@@ -16,6 +16,7 @@ import hashlib
 import shutil
 import threading
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -123,10 +124,13 @@ class Spool:
         """Images in a job's own folder, sorted by name; see `JobQueue.images` for all that it needs."""
         return sorted(self._images(job_id).glob("*.dcm"))
 
+    def job_numbers(self) -> list[int]:
+        """Every job that has a folder."""
+        return sorted(int(folder.name) for folder in self._jobs.iterdir() if folder.name.isdecimal())
+
     def job_folders(self) -> dict[int, list[Path]]:
         """Every job that has a folder, by number, with the images in it."""
-        numbers = sorted(int(folder.name) for folder in self._jobs.iterdir() if folder.name.isdecimal())
-        return {number: self.instance_paths(number) for number in numbers}
+        return {number: self.instance_paths(number) for number in self.job_numbers()}
 
     def move_instance(self, sop_uid: str, from_job: int, to_job: int) -> Path:
         """Take an image to the job that received it in the end; repeatable; raises as `store_instance`."""
@@ -195,11 +199,11 @@ class Spool:
                 sync_folder(self._jobs)
 
     def reconcile(self, known: Callable[[int], Collection[str] | None]) -> list[Path]:
-        """Tidy up after a crash, before the first association: remove what was never acknowledged.
+        """Tidy up before the first association: nothing may lie where a job looks for its images but its images.
 
-        Half-written images and images without a row go: their sender was never told 0x0000 and sends again.
-        A folder whose job does not exist belongs to another database (one restored, or begun anew);
-        it is taken to `unclaimed` before a new job can get its number.
+        Half-written images are removed. Whatever else no row knows is taken to `unclaimed`: a crash leaves an
+        image whose sender was never told 0x0000 and sends it again, but where an older copy of the database was
+        put back, images and whole jobs that were acknowledged lie there too, and nothing tells them apart.
 
         Parameters
         ----------
@@ -217,20 +221,30 @@ class Spool:
                 part.unlink()
                 tidied.append(part)
             for folder in sorted(self._jobs.iterdir()):
-                if not folder.name.isdecimal():
-                    continue
-                sync_folder(folder)
-                uids = known(int(folder.name))
-                tidied += [self._take_away(folder)] if uids is None else _remove_unknown(folder, uids)
+                if folder.name.isdecimal():
+                    with suppress(FileNotFoundError):  # the worker purges meanwhile
+                        tidied += self._tidy(folder, known(int(folder.name)))
         return tidied
 
-    def _take_away(self, folder: Path) -> Path:
+    def _tidy(self, folder: Path, sop_uids: Collection[str] | None) -> list[Path]:
+        """Remove what is half-written in a job's folder, and take away what no row knows, or all of it."""
+        sync_folder(folder)
+        if sop_uids is None:
+            return [self._take_away(folder, folder.name)]
+        parts = [*folder.glob("images/*.part"), *folder.glob("set_aside/*.part")]
+        for part in parts:
+            part.unlink(missing_ok=True)
+        known = {_instance_name(uid) for uid in sop_uids}
+        strangers = [path for path in folder.glob("images/*.dcm") if path.name not in known]
+        return parts + [self._take_away(path, f"{folder.name}-{path.stem}") for path in strangers]
+
+    def _take_away(self, path: Path, name: str) -> Path:
         unclaimed = self._root / "unclaimed"
         make_folder(unclaimed)
-        folder.rename(unclaimed / f"{folder.name}-{uuid4().hex[:8]}")
+        path.rename(unclaimed / f"{name}-{uuid4().hex[:8]}{path.suffix}")
         sync_folder(unclaimed)
-        sync_folder(self._jobs)
-        return folder
+        sync_folder(path.parent)
+        return path
 
     def _folder(self, job_id: int, *inside: str) -> None:
         """Make a job's folder durable with one in it; the way to a folder made once is short."""
@@ -268,13 +282,3 @@ def _instance_name(sop_uid: str) -> str:
 def _part_of(path: Path) -> Path:
     # Its own for every writer: two associations may bring the same image at the same moment.
     return path.with_name(f"{path.stem}-{uuid4().hex}.part")
-
-
-def _remove_unknown(folder: Path, sop_uids: Collection[str]) -> list[Path]:
-    """Remove half-written images and those that no row knows."""
-    kept = {_instance_name(uid) for uid in sop_uids}
-    places = [*folder.glob("images/*"), *folder.glob("set_aside/*.part")]
-    unknown = [path for path in places if path.name not in kept and path.suffix in {".dcm", ".part"}]
-    for path in unknown:
-        path.unlink()
-    return unknown

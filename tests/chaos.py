@@ -308,7 +308,7 @@ def _damage(root: Path) -> Iterator[str]:
         found = table.execute("PRAGMA integrity_check").fetchone()[0]
     if found != "ok":
         yield f"the job table is damaged: {found}"
-    if (root / "unclaimed").exists():
+    if any(path.is_dir() for path in root.glob("unclaimed/*")):  # an image is one that was never acknowledged
         yield "a folder of images belonged to no job"
 
 

@@ -85,7 +85,10 @@ CALLS: dict[str, Callable[[JobQueue], object]] = {
     "claim_commitment": lambda queue: queue.claim_commitment(NOON),
     "find_instances": lambda queue: queue.find_instances("1.1.1"),
     "purgeable": lambda queue: queue.purgeable(NOON + timedelta(days=1), [JobState.DELIVERED]),
-    "purged": lambda queue: queue.purged(1, "files removed"),
+    "purged": lambda queue: queue.purged(
+        queue.purgeable(NOON + timedelta(days=1), [JobState.DELIVERED])[0], "files removed"
+    ),
+    "is_purged": lambda queue: queue.is_purged(1),
     "jobs in a state": lambda queue: queue.jobs(JobState.FAILED),
     "audit_trail": lambda queue: list(queue.audit_trail(NOON, NOON + timedelta(days=1))),
     "events": lambda queue: queue.events(1),

@@ -1,10 +1,12 @@
 """What is purged, and when."""
 
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 
-from daemon.errors import IllegalTransition
+from daemon.errors import IllegalTransition, StorageFull
+from daemon.job_queue_rows import Job
 from daemon.jobs import DECIDED, JobState
 from daemon.retention import purge_old
 from daemon.spool import Spool
@@ -31,6 +33,12 @@ def cancelled(queue, series):
     return job
 
 
+def job_row(queue, job):
+    """As `purgeable` lists it."""
+    seen = queue.job(job)
+    return Job(id=job, state=seen.state, state_since=seen.state_since)
+
+
 @pytest.mark.parametrize("make", [delivered, rejected, cancelled])
 def test_a_finished_job_is_purged_after_its_days_and_not_before(queue, spool, clock, make):
     job = make(queue, "1.1")
@@ -49,7 +57,7 @@ def test_an_unfinished_job_is_never_purged(queue, spool, clock, make):
 
     assert purge_old(queue, spool, clock.forward(days=365), 30) == 0
     with pytest.raises(IllegalTransition):
-        queue.purged(job, "files removed at the end of retention")
+        queue.purged(job_row(queue, job), "files removed at the end of retention")
 
 
 def test_the_row_of_a_purged_job_stays_without_the_name_and_with_its_history_and_reason(queue, spool, clock):
@@ -73,12 +81,30 @@ def test_the_name_of_a_purged_job_is_nowhere_in_the_file(queue, spool, clock, tm
     assert b"Test^Phantom" not in b"".join(path.read_bytes() for path in tmp_path.glob("oarlock.db*"))
 
 
-def test_a_crash_between_files_and_row_is_repaired_by_the_next_run(queue, spool, clock):
-    job = delivered(queue)
-    spool.store_instance(job, "1.2.3.1", b"image")
-    spool.purge(job)
+def test_a_crash_between_row_and_files_is_repaired_by_the_next_run(queue, spool, clock, monkeypatch):
+    job, other = delivered(queue, "1.1"), received(queue, "1.2")
+    for each in (job, other):
+        spool.store_instance(each, "1.2.3.1", b"image")
+    with monkeypatch.context() as crash:
+        crash.setattr(spool, "purge", Mock(side_effect=StorageFull("pulled out")))
+        with pytest.raises(StorageFull):
+            purge_old(queue, spool, clock.forward(days=31), 30)
+    assert queue.job(job).state is JobState.PURGED
 
-    assert purge_old(queue, spool, clock.forward(days=31), 30) == 1
+    purge_old(queue, spool, clock.now, 30)
+
+    assert spool.job_numbers() == [other]
+
+
+def test_a_job_retried_while_its_files_are_looked_at_keeps_them_and_the_worker_goes_on(queue, spool, clock):
+    job = rejected(queue, "1.1")
+    spool.store_instance(job, "1.1.1", b"image")
+    (seen,) = queue.purgeable(clock.forward(days=31), DECIDED)
+    queue.retry(job)
+    queue.reject(queue.claim("worker-2", 60).id, "worker-2", "not-ct", "MR again")
+
+    assert not queue.purged(seen, "files removed at the end of retention")
+    assert queue.job(job).state is JobState.REJECTED
 
 
 def test_images_that_an_unfinished_revision_stands_on_are_kept(queue, spool, clock):

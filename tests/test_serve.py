@@ -171,7 +171,7 @@ def test_half_written_images_are_removed_at_the_start(site):
     half = stored.with_name("half.dcm.part")
     half.write_bytes(b"half")
     with site.running("listen"):
-        assert site.wait_for("unacknowledged_files_removed")["files"] == 1
+        assert site.wait_for("spool_tidied")["files"] == 1
 
     assert not half.exists()
     assert stored.exists()

@@ -249,7 +249,7 @@ def test_a_job_that_was_purged_gets_its_folders_again_and_synced(spool, monkeypa
     assert synced[:2] == ["jobs", "00000001"]
 
 
-def test_tidying_removes_only_what_was_never_acknowledged(spool):
+def test_tidying_removes_what_is_half_written_and_keeps_whatever_else_no_row_knows(spool):
     acknowledged = spool.store_instance(1, "1.1", b"image")
     unacknowledged = spool.store_instance(1, "1.2", b"no row")
     half = acknowledged.with_suffix(".part")
@@ -264,7 +264,21 @@ def test_tidying_removes_only_what_was_never_acknowledged(spool):
     tidied = spool.reconcile({1: {"1.1"}}.get)
 
     assert sorted(tidied) == sorted([unacknowledged, half])
-    assert files_under(spool) == sorted([acknowledged, result, being_written, aside, foreign])
+    (kept,) = (spool._root / "unclaimed").iterdir()
+    assert kept.read_bytes() == b"no row"
+    assert files_under(spool) == sorted([acknowledged, result, being_written, aside, foreign, kept])
+
+
+def test_a_folder_that_is_purged_while_it_is_tidied_is_left_to_that(spool):
+    gone, there = spool.store_instance(1, "1.1", b"image"), spool.store_instance(2, "1.2", b"no row")
+
+    def known(job):
+        if job == 1:
+            spool.purge(1)
+        return {"1.1"}
+
+    assert spool.reconcile(known) == [there]
+    assert not gone.exists()
 
 
 def test_folders_of_another_database_are_taken_away_before_their_number_is_used_again(spool):
@@ -302,7 +316,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path):
             content = spool.instance_path(job, uid).read_bytes()
             assert (job, sha256) == (rows[uid].job_id, rows[uid].sha256)
             assert sha256 == hashlib.sha256(content).hexdigest()
-        assert len(rows) == len(list(tmp_path.rglob("*.dcm")))
+        assert len(rows) == len(list(tmp_path.glob("jobs/*/images/*.dcm")))
         assert not list(tmp_path.rglob("*.part"))
         assert all(job.instance_count == len(queue.instances(job.id)) for job in queue.jobs())
         queue.close()
