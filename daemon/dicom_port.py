@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ssl import SSLCertVerificationError, SSLContext, SSLError, SSLSocket
 from threading import Lock, Thread
-from time import monotonic
+from time import monotonic, sleep
 
 import structlog
 
@@ -14,6 +14,9 @@ log = structlog.get_logger()
 
 _WAITING_CONNECTIONS = 512
 """A burst of senders would otherwise wait a second each for a SYN that is sent again."""
+
+_BREATH_SECONDS = 0.2
+"""Until the next try to accept a connection where one failed: what is lacking is not back at once."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class DicomPort:
                 if self._listening.fileno() < 0 or not _is_listening(self._listening):
                     return
                 log.warning("connection_not_accepted", reason=error.strerror)  # no descriptor left, for one
+                sleep(_BREATH_SECONDS)
                 continue
             connection = Connection(accepted, str(address[0]))
             if not self._has_place(connection):

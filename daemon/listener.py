@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from ssl import SSLContext
 from threading import Lock
 
@@ -219,15 +220,20 @@ class Listener:
                 if association.may_send or each.abstract_syntax != CTImageStorage
             ]
             accepted = accept(proposal, contexts, self._config.node.max_pdu_bytes)
-            connection.socket.settimeout(self._limits.idle_seconds)
-            wire.establish(accepted.contexts, self._config.node.max_pdu_bytes, proposal.max_pdu_bytes)
+            wire.establish(
+                accepted.contexts,
+                self._config.node.max_pdu_bytes,
+                proposal.max_pdu_bytes,
+                self._limits.idle_seconds,
+            )
             self._completeness.association_opened(association.number)
             _log_accepted(association, accepted)
             wire.send(accepted.encoded)
             association.serve(accepted.contexts)
         except Released as end:
             self._end(association, "association_released", end)
-            wire.send(RELEASE_RESPONSE)
+            with suppress(AssociationEnd):  # who asks for its release and does not wait for it
+                wire.send(RELEASE_RESPONSE)
         except ProtocolViolation as end:
             self._end(association, "association_aborted", end)
             wire.abort(_PROVIDER, end.reason)

@@ -9,11 +9,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from mmap import MAP_PRIVATE, mmap
+from ssl import SSLSocket
 from struct import Struct
 from threading import Lock
 from time import monotonic
 
 from daemon.command_set import MAX_COMMAND_BYTES, CommandError, CommandSet, decode_command
+from daemon.tls_stream import TlsStream
 
 BUFFER_BYTES = 2**19
 
@@ -92,7 +94,7 @@ class Wire:
     """
 
     def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
+        self._connection = TlsStream(connection) if isinstance(connection, SSLSocket) else connection
         self._sending = Lock()
         self._buffer = memoryview(mmap(-1, BUFFER_BYTES, MAP_PRIVATE))  # takes memory as it is used
         self._start = self._end = 0  # of what has been received and not been handed on
@@ -104,8 +106,14 @@ class Wire:
         self._contexts: Collection[int] = ()
         self._max_pdu_bytes = self._peer_pdu_bytes = 0
 
-    def establish(self, contexts: Collection[int], max_pdu_bytes: int, peer_pdu_bytes: int) -> None:
-        """Say what has been negotiated: IDs of accepted contexts, longest PDU in both directions (0: any)."""
+    def establish(
+        self, contexts: Collection[int], max_pdu_bytes: int, peer_pdu_bytes: int, idle_seconds: float
+    ) -> None:
+        """Say what has been negotiated: IDs of accepted contexts, longest PDU in both directions (0: any).
+
+        From now on silence may last for `idle_seconds`.
+        """
+        self._connection.settimeout(idle_seconds)
         self._contexts = contexts
         self._max_pdu_bytes = max_pdu_bytes
         self._peer_pdu_bytes = peer_pdu_bytes or _UNLIMITED_PDU_BYTES

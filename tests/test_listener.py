@@ -1,5 +1,6 @@
 """The SCP on a real port: who gets in, what is accepted, and what no peer can do to it."""
 
+import errno
 import logging
 import socket
 import struct
@@ -23,11 +24,12 @@ from pydicom.uid import (
 )
 from structlog.testing import capture_logs
 
-from daemon.dicom_port import NetworkLimits
+from daemon.dicom_port import _BREATH_SECONDS, NetworkLimits
 from daemon.errors import CannotStart
 from daemon.jobs import JobState
 from daemon.transfer_syntaxes import COMPRESSED, decodable_transfer_syntaxes
 from tests.conditions import accepts_tcp, wait_until
+from tests.fuzz import pdus
 from tests.instances import ct_dataset, ct_instance, ct_series, encoded
 from tests.nodes import receiving_node
 from tests.peers import Sender, send
@@ -351,6 +353,37 @@ def test_a_sender_that_dies_within_an_image_is_aborted_and_its_image_forgotten(i
     sender.let_go()
     wait_until(threads_below(threads), "its threads to end")
     assert impatient.queue.jobs() == []
+
+
+def test_a_peer_that_resets_after_its_release_is_no_fault(node):
+    with capture_logs() as lines:
+        with socket.create_connection(("127.0.0.1", node.port)) as connection:
+            connection.sendall(pdus.associate_rq())
+            assert connection.recv(65536)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.sendall(pdus.pdu(pdus.RELEASE_RQ, bytes(4)))
+        wait_until(node.listener._is_deserted, "the connection to be forgotten")
+
+    events = {line["event"] for line in lines}
+    assert "association_released" in events
+    assert "connection_failed" not in events
+
+
+def test_without_descriptors_it_pauses_before_it_tries_again(tmp_path, monkeypatch):
+    pauses, failures = [], [OSError(errno.EMFILE, "Too many open files")] * 3
+    accept = socket.socket.accept
+
+    def scarce(listening):
+        if failures:
+            raise failures.pop()
+        return accept(listening)
+
+    monkeypatch.setattr(socket.socket, "accept", scarce)
+    monkeypatch.setattr("daemon.dicom_port.sleep", pauses.append)
+    with receiving_node(tmp_path) as node, Sender(node.port) as sender:
+        assert sender.accepted
+
+    assert pauses == [_BREATH_SECONDS] * 3
 
 
 def test_connections_beyond_all_limits_are_closed_unheard(tmp_path):

@@ -188,7 +188,7 @@ def test_fragments_that_have_come_together_are_handed_on_together_and_whole(size
             theirs.sendall(pdu(4, b"".join(fragments[start : start + 3])))
         theirs.sendall(pdu(5, bytes(4)))
         wire = Wire(ours)
-        wire.establish({CONTEXT_ID}, LONGEST, LONGEST)
+        wire.establish({CONTEXT_ID}, LONGEST, LONGEST, idle_seconds=5)
         wire.receive()
         pieces = [bytes(piece) for piece in wire.data_set()]
         with pytest.raises(Released):
