@@ -10,6 +10,7 @@ class ReasonCode(StrEnum):
     LOCALIZER_ONLY = "localizer-only"
     TOO_FEW_SLICES = "too-few-slices"
     MIXED_SERIES = "mixed-series"
+    MIXED_PATIENT = "mixed-patient"
     NO_FRAME_OF_REFERENCE = "no-frame-of-reference"
     MIXED_FRAME_OF_REFERENCE = "mixed-frame-of-reference"
     MISSING_POSITION = "missing-position"

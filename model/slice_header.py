@@ -11,7 +11,9 @@ from model.dicom_file import read_file
 _ATTRIBUTES = [
     "SOPClassUID",
     "SOPInstanceUID",
+    "StudyInstanceUID",
     "SeriesInstanceUID",
+    "PatientID",
     "FrameOfReferenceUID",
     "ImageType",
     "ImagePositionPatient",
@@ -46,7 +48,9 @@ class SliceHeader:
     path: Path
     sop_class_uid: str
     sop_instance_uid: str
+    study_instance_uid: str
     series_instance_uid: str
+    patient_id: str
     frame_of_reference_uid: str
     image_type: tuple[str, ...]
     samples_per_pixel: int
@@ -76,7 +80,9 @@ def slice_header(path: Path) -> SliceHeader:
         path=path,
         sop_class_uid=_text(dataset, "SOPClassUID"),
         sop_instance_uid=_identity(dataset),
+        study_instance_uid=_text(dataset, "StudyInstanceUID"),
         series_instance_uid=_text(dataset, "SeriesInstanceUID"),
+        patient_id=_text(dataset, "PatientID"),
         frame_of_reference_uid=_text(dataset, "FrameOfReferenceUID"),
         image_type=_texts(dataset, "ImageType"),
         samples_per_pixel=_integer(dataset, "SamplesPerPixel", 1),

@@ -55,6 +55,8 @@ def stack_slices(headers: Sequence[SliceHeader], minimum_slices: int = MINIMUM_S
         With the first reason found; geometry is judged before frame of reference, and that before rescaling.
     """
     slices, remarks = _leave_out_other_images(headers)
+    _require_one_patient(slices)
+    _require_one(ReasonCode.MIXED_SERIES, "Study Instance UID", (h.study_instance_uid for h in slices))
     _require_one(ReasonCode.MIXED_SERIES, "Series Instance UID", (h.series_instance_uid for h in slices))
     _require_position(slices)
     slices, across = _leave_out_images_across(slices)
@@ -166,6 +168,17 @@ def _require_one(code: ReasonCode, name: str, values: Iterable[str]) -> str:
         return next(iter(counts))
     listed = ", ".join(f"{value or 'none'} ({count} images)" for value, count in counts.most_common(3))
     raise SeriesUnsuitable(code, f"{len(counts)} different values of {name}: {listed}; needed is one")
+
+
+def _require_one_patient(slices: Sequence[SliceHeader]) -> None:
+    """Without the IDs themselves, as this message goes into logs."""
+    patients = Counter(h.patient_id for h in slices)
+    if len(patients) > 1:
+        counts = ", ".join(str(count) for _, count in patients.most_common(3))
+        raise SeriesUnsuitable(
+            ReasonCode.MIXED_PATIENT,
+            f"{len(patients)} different values of Patient ID, on {counts} images; needed is one",
+        )
 
 
 def _require_frame_of_reference(slices: Sequence[SliceHeader]) -> None:

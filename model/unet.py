@@ -132,9 +132,9 @@ class UNet3D(nn.Module):
         Parameters
         ----------
         image
-            (B, 2, D, H, W): Hounsfield units, and millimetres to the left of the body's middle (a weak hint:
-            normalisation takes most of it away, and sides are told by anatomy). Slices feet to head, rows front to back, columns right to
-            left of the patient; sides multiples of `config.multiple`.
+            (B, 2, D, H, W): Hounsfield units, and millimetres to the left of the body's middle, a weak hint:
+            normalisation takes most of it away, and sides are told by anatomy. Slices feet to head, rows front
+            to back, columns right to left of the patient; sides multiples of `config.multiple`.
 
         Returns
         -------

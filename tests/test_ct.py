@@ -294,6 +294,8 @@ def test_find_series_sorts_files_by_series_and_passes_over_the_rest(tmp_path):
         (ReasonCode.NOT_CT, {"SOPClassUID": uid.MRImageStorage}),
         (ReasonCode.NOT_CT, {"SOPClassUID": uid.EnhancedCTImageStorage}),
         (ReasonCode.LOCALIZER_ONLY, {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}),
+        (ReasonCode.MIXED_PATIENT, {"change": changing("PatientID", "4712", range(5))}),
+        (ReasonCode.MIXED_SERIES, {"change": changing("StudyInstanceUID", "1.2.3", range(5))}),
         (ReasonCode.MIXED_SERIES, {"change": changing("SeriesInstanceUID", "1.2.3", [4])}),
         (ReasonCode.NO_FRAME_OF_REFERENCE, {"change": changing("FrameOfReferenceUID", None)}),
         (ReasonCode.NO_FRAME_OF_REFERENCE, {"change": changing("FrameOfReferenceUID", "", [5])}),
@@ -351,9 +353,10 @@ def test_too_few_slices_are_refused_unless_fewer_are_asked_for(tmp_path):
 def test_two_phases_at_the_same_positions_are_refused_with_their_numbers(tmp_path):
     """Nobody can tell which of two images at one position to contour."""
     paths = write_small(tmp_path / "a")
-    other = write_small(tmp_path / "b", seed=1, SeriesInstanceUID=pydicom.dcmread(paths[0]).SeriesInstanceUID)
+    first = pydicom.dcmread(paths[0])
+    whose = {name: first[name].value for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")}
     # The second phase is of the same patient position, so the same frame of reference too.
-    error = refusal([*paths, *other])
+    error = refusal([*paths, *write_small(tmp_path / "b", seed=1, **whose)])
 
     assert error.code == ReasonCode.DUPLICATE_POSITION
     assert "52 images at 26 positions" in str(error)
