@@ -149,6 +149,7 @@ class Reception:
             elif known.sha256 == incoming.sha256:
                 job_id = known.job_id
                 self._completeness.fed(request.association_id, job_id)
+                self._restore_if_gone(job_id, incoming.sop_instance_uid, file)
             else:
                 self._set_aside(known.job_id, incoming, file)
         log.debug(
@@ -169,7 +170,9 @@ class Reception:
         try:
             self._spool.store_arrival(job_id, sop_uid, file)
         except InstanceConflict:
-            self._set_aside(job_id, incoming, file)
+            # No row knows the file that is there: it was never acknowledged, and blocks nobody.
+            self._spool.remove_instance(job_id, sop_uid)
+            self._spool.store_arrival(job_id, sop_uid, file)
         for _ in range(_JOB_CHANGES):
             if self._queue.add_instance(job_id, incoming):
                 return job_id
@@ -178,6 +181,12 @@ class Reception:
             if job_id != former:
                 self._spool.move_instance(sop_uid, former, job_id)
         raise Refusal(StorageStatus.OUT_OF_RESOURCES, "the series changed meanwhile; send again")
+
+    def _restore_if_gone(self, job_id: int, sop_uid: str, file: Arrival) -> None:
+        """Store a known image whose file somebody removed: a success promises that it is there."""
+        if not self._spool.instance_path(job_id, sop_uid).exists():
+            self._spool.store_arrival(job_id, sop_uid, file)
+            log.warning("instance_restored", job=job_id, instance=sop_uid)
 
     def _set_aside(self, job_id: int, incoming: IncomingInstance, file: Arrival) -> NoReturn:
         """Keep bytes that contradict what is stored under their UID, for a person to look at; then refuse."""

@@ -116,6 +116,12 @@ class Spool:
                 return path
         raise InstanceConflict(f"job {job_id} holds other bytes under {sop_uid}")
 
+    def remove_instance(self, job_id: int, sop_uid: str) -> None:
+        """Remove an image that no row knows; repeatable."""
+        path = self.instance_path(job_id, sop_uid)
+        with told_as_storage_full(path):
+            path.unlink(missing_ok=True)
+
     def instance_path(self, job_id: int, sop_uid: str) -> Path:
         """Place of one image of a job."""
         return self._jobs.joinpath(f"{job_id:08d}", "images", _instance_name(sop_uid))

@@ -8,6 +8,7 @@ import threading
 import zlib
 from contextlib import suppress
 from io import BytesIO
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from daemon import spool_files
 from daemon.completeness import Completeness
 from daemon.config import Series
 from daemon.dimse import StorageStatus
+from daemon.errors import StorageFull
 from daemon.instance_header import MAX_INFLATED_BYTES, HeaderUnreadable, read_header
 from daemon.jobs import JobState
 from daemon.reception import BEGINNING_BYTES, MAX_COMMENT, Reception, StoreRequest
@@ -176,6 +178,33 @@ def test_other_bytes_under_a_known_uid_are_set_aside_and_visible_and_the_first_s
     assert aside.read_bytes().endswith(changed(instance).dataset_bytes)
     (kept,) = bench.spool.instance_paths(1)
     assert kept.read_bytes().endswith(instance.dataset_bytes)
+
+
+def test_a_success_is_true_again_where_somebody_removed_the_file(bench):
+    """The sender keeps no copy of what is answered 0x0000."""
+    instance = ct_instance(SERIES)
+    bench.store(instance)
+    (file,) = bench.spool.instance_paths(1)
+    stored = file.read_bytes()
+    file.unlink()
+
+    assert bench.store(instance).status is StorageStatus.SUCCESS
+
+    assert file.read_bytes() == stored
+    assert bench.images(1) == [instance.sop_instance_uid]
+
+
+def test_an_image_that_was_never_acknowledged_blocks_no_other_content(bench, monkeypatch):
+    instance = ct_instance(SERIES)
+    with monkeypatch.context() as trouble:
+        trouble.setattr(bench.queue, "add_instance", Mock(side_effect=StorageFull("locked")))
+        assert bench.store(instance).status is StorageStatus.OUT_OF_RESOURCES
+
+    assert bench.store(changed(instance)).status is StorageStatus.SUCCESS
+
+    (file,) = bench.spool.instance_paths(1)
+    assert file.read_bytes().endswith(changed(instance).dataset_bytes)
+    assert bench.queue.set_asides(1) == []
 
 
 def test_a_late_image_joins_before_the_claim_and_opens_a_revision_after_it(bench):
