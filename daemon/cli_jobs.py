@@ -38,9 +38,12 @@ def _table(path: Path) -> str:
     if not file.exists():
         raise CannotStart(f"there is no job table {file} yet; the first start of `oarlock serve` creates it")
     if (revision := schema_revision(url)) != head_revision():
-        raise CannotStart(
-            f"{file} has schema {revision}, this version needs {head_revision()}; restart the services"
+        todo = (
+            "restart the services"
+            if (revision or "") < head_revision()
+            else "install the newer version again"
         )
+        raise CannotStart(f"{file} has schema {revision}, this version needs {head_revision()}; {todo}")
     return url
 
 

@@ -32,13 +32,21 @@ class ClockWatch:
         self._ahead, self._ahead_since = timedelta(0), 0.0
 
     def jump(self) -> timedelta:
-        """How far the clock was set since the last call, forward or (negative) back; 0 where it was not."""
+        """How far the clock was set, forward or (negative) back; 0 where it was not.
+
+        It is told again until it is `settled`.
+        """
         offset = self._now_offset()
-        jumped, self._offset = offset - self._offset, offset
+        jumped = offset - self._offset
         if abs(jumped) < TOLERANCE:
+            self._offset = offset
             return timedelta(0)
-        self._ahead, self._ahead_since = max(timedelta(0), self._ahead + jumped), self._elapsed()
         return jumped
+
+    def settled(self, jumped: timedelta) -> None:
+        """All that follows from a jump is written down: from now on it is no news."""
+        self._offset += jumped
+        self._ahead, self._ahead_since = max(timedelta(0), self._ahead + jumped), self._elapsed()
 
     def cautious_now(self) -> datetime:
         """The time, but without what the clock was set forward within the last day: for what is irrevocable."""

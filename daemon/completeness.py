@@ -137,8 +137,9 @@ class Completeness:
         """Queue every series that is complete now; returns how many."""
         try:
             if self._watch and (jump := self._watch.jump()):
-                log.warning("clock_was_set", seconds=round(jump.total_seconds()))
                 self._count_silence_anew()
+                self._watch.settled(jump)
+                log.warning("clock_was_set", seconds=round(jump.total_seconds()))
             return sum(self._look_at(job) for job in self._queue.receiving_jobs())
         except StorageFull as error:
             log.warning("series_not_queued", reason=str(error))

@@ -21,6 +21,7 @@ from daemon.delivery_words import shown
 from daemon.errors import StaleJob
 from daemon.failure_words import call_path, describe, without_patient
 from daemon.job_queue import JobQueue
+from daemon.job_queue_clock import LONGEST_SILENCE
 from daemon.job_queue_rows import Delivery, Job
 from daemon.lease import kept
 from daemon.outgoing_association import DeliveryOutcome, OutcomeKind, Timeouts
@@ -35,7 +36,6 @@ SILENT_SECONDS = 30.0
 """How long a destination that could not be reached is left alone by its other deliveries."""
 
 WAITS = "stored; waits for storage commitment"
-_LONGEST_SILENCE_SECONDS = 12 * 3600.0
 """A commitment is asked for again at least twice a day."""
 
 _UNREACHED = {OutcomeKind.CONNECTION, OutcomeKind.ASSOCIATION, OutcomeKind.UNKNOWN}
@@ -214,12 +214,15 @@ def _require_unaltered(path: Path, sha256: str) -> None:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError as error:
-        detail = f"{path} is gone; restore it, or send the series again"
+        detail = f"{path} is gone; restore it, or `oarlock cancel` the job and send the series again"
         raise _Undelivered(OwnFailure.FILE, detail, passing=False) from error
     except OSError as error:
         raise _unreadable(error) from error
     if found != sha256:
-        detail = f"{path} was altered after its check and is not sent; send the series again"
+        detail = (
+            f"{path} was altered after its check and is not sent; "
+            "`oarlock cancel` the job and send the series again"
+        )
         raise _Undelivered(OwnFailure.FILE, detail, passing=False)
 
 
@@ -231,7 +234,7 @@ def _reference(path: Path) -> Reference:
 def _patience(now: datetime, first_minutes: float, unanswered: int, give_up_at: datetime) -> datetime:
     """Until when an answer may take: twice as long after each request, and for the last one the first time."""
     first = timedelta(minutes=first_minutes)
-    wait = Backoff(first.total_seconds(), _LONGEST_SILENCE_SECONDS).wait_seconds(unanswered + 1, 1.0)
+    wait = Backoff(first.total_seconds(), LONGEST_SILENCE.total_seconds()).wait_seconds(unanswered + 1, 1.0)
     return max(min(now + timedelta(seconds=wait), give_up_at), now + first)
 
 

@@ -2,15 +2,17 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import update
+from sqlalchemy import exists, update
 from sqlalchemy.orm import Session
 
-from daemon.job_queue_rows import Commitment, Delivery, Job
+from daemon.job_queue_rows import Commitment, CommitmentRequest, Delivery, Job
 from daemon.jobs import DeliveryState, JobState
 
 LONGEST_LEASE = timedelta(seconds=60)
 LONGEST_WAIT = timedelta(seconds=900)
 """No lease and no wait between two tries is longer; what reaches further was written by another clock."""
+LONGEST_SILENCE = timedelta(hours=12)
+"""Nor is the wait for a destination's answer to a request of commitment."""
 
 _UNCHANGED = {"synchronize_session": False}
 
@@ -39,9 +41,15 @@ def cut_times(session: Session, now: datetime) -> None:
         pending.where(Delivery.lease_expires_at > lease_end).values(lease_expires_at=lease_end),
         execution_options=_UNCHANGED,
     )
-    session.execute(
-        pending.where(Delivery.not_before > wait_end).values(not_before=wait_end),
-        execution_options=_UNCHANGED,
+    awaits_answer = exists().where(
+        CommitmentRequest.delivery_id == Delivery.id,
+        CommitmentRequest.requested_at >= Delivery.created_at,
+        CommitmentRequest.answered_at.is_(None),
     )
+    for which, end in ((~awaits_answer, wait_end), (awaits_answer, now + LONGEST_SILENCE)):
+        session.execute(
+            pending.where(which, Delivery.not_before > end).values(not_before=end),
+            execution_options=_UNCHANGED,
+        )
     unanswered = update(Commitment).where(Commitment.answered_at.is_(None), Commitment.not_before > wait_end)
     session.execute(unanswered.values(not_before=wait_end), execution_options=_UNCHANGED)

@@ -86,7 +86,10 @@ def forget_journal(engine: Engine) -> None:
         raw = connection.connection.driver_connection
         assert raw is not None, "a checked-out connection has its driver's"
         connection.rollback()  # a checkpoint cannot run within a transaction
+        # It would wait for readers with SQLite's lock for writers in its hand, and nobody could write meanwhile.
+        raw.execute("PRAGMA busy_timeout = 0")
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        raw.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
 
 
 class Transactions:

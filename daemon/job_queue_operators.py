@@ -6,6 +6,7 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from daemon import job_queue_deliveries as delivering
+from daemon.errors import IllegalTransition
 from daemon.job_queue_rows import Job, JobEvent, Result
 from daemon.job_queue_state import get, move, refusal, remark
 from daemon.jobs import TRANSITIONS, JobState, QueueReason
@@ -16,7 +17,13 @@ def retry(session: Session, now: datetime, job_id: int, by: str) -> JobState:
     job = get(session, job_id)
     if job.state not in {JobState.FAILED, JobState.REJECTED, JobState.CANCELLED}:
         raise refusal(job, "retried")
-    unsent = delivering.ask_again(session, now, job_id) if _has_results(session, job_id) else []
+    has_results = _has_results(session, job_id)
+    unsent = delivering.ask_again(session, now, job_id) if has_results else []
+    if has_results and not unsent:
+        raise IllegalTransition(
+            f"job {job_id} is {job.state}, but its destinations had stored everything before: nothing is left to "
+            "send; for new contours send the series again"
+        )
     doubt = _unresolved_doubt(session, job_id) if unsent else None
     if doubt:
         remark(session, now, job_id, f"retried by {by}")

@@ -61,7 +61,8 @@ class SharedCommits:
         """Do some writing in one transaction with whatever other threads have to write at this moment.
 
         A commit waits for the disk, so that many threads are served by few of them: who comes while one is under
-        way goes with the next. Work that fails takes nobody with it: then each is done alone.
+        way goes with the next. Work that fails takes nobody with it: then each is done alone. Where the database
+        cannot be written, nobody waits for that twice.
 
         Raises
         ------
@@ -98,9 +99,10 @@ class SharedCommits:
     def _do(self, pieces: "Sequence[_Piece]") -> None:
         try:
             results = self._commit(pieces)
-        except Exception as error:  # noqa: BLE001 -- told to the thread whose work it was
-            if len(pieces) == 1:
-                pieces[0].failure, pieces[0].done = error, True
+        except Exception as error:  # noqa: BLE001 -- told to the threads whose work it was
+            if len(pieces) == 1 or isinstance(error, sqlite3.OperationalError):
+                for piece in pieces:
+                    piece.failure, piece.done = error, True
             else:
                 for alone in pieces:
                     self._do([alone])

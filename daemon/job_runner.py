@@ -142,6 +142,7 @@ class JobRunner:
             with kept(renew, RENEW_SECONDS) as lost:
                 route = self._route(job)
                 done = self._contour(job, route, lost)
+            self._queue.segmented(job.id, self._owner, _result(done, route))
         except _BrokenOff:
             self._give_back(job)
         except SeriesUnsuitable as refusal:
@@ -156,7 +157,6 @@ class JobRunner:
         except Exception as error:  # noqa: BLE001 -- here a job ends, and the next one must go on
             self._requeue(job, error)
         else:
-            self._queue.segmented(job.id, self._owner, _result(done, route))
             found = sum(summary.found for summary in done.summaries)
             seconds = round(sum(done.stage_seconds.values()), 1)
             held = bool(hold_reason(done.findings, route.doubtful))

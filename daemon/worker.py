@@ -114,6 +114,7 @@ class Worker:
         try:
             if jump := self._watch.jump():
                 self._queue.clock_was_set()
+                self._watch.settled(jump)
                 log.warning("clock_was_set", seconds=round(jump.total_seconds()))
             if now >= self._next_expiry:
                 self._next_expiry = now + EXPIRY_SECONDS

@@ -145,16 +145,19 @@ def test_without_a_job_table_looking_creates_none(oarlock, tmp_path):
 
 
 @pytest.mark.usefixtures("queue")
-def test_a_job_table_of_another_version_is_not_touched(oarlock, tmp_path):
+@pytest.mark.parametrize(
+    ("revision", "todo"), [("0001", "restart the services"), ("9999", "install the newer version again")]
+)
+def test_a_job_table_of_another_version_is_not_touched(oarlock, tmp_path, revision, todo):
     """Migrating is done by the services at their start, not under their feet."""
     with sqlite3.connect(tmp_path / "oarlock.db") as table:
-        table.execute("UPDATE alembic_version SET version_num = '9999'")
+        table.execute("UPDATE alembic_version SET version_num = ?", (revision,))
     table.close()
     answer = oarlock("jobs")
 
     assert answer.code == 1
-    assert "9999" in answer.err
-    assert "restart the services" in answer.err
+    assert revision in answer.err
+    assert todo in answer.err
 
 
 def test_a_file_that_is_no_database_is_said_so(oarlock, tmp_path):

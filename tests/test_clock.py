@@ -3,12 +3,14 @@
 import sqlite3
 from contextlib import closing
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 
 from daemon.clock_watch import BELIEVED_AFTER, ClockWatch
 from daemon.completeness import Completeness
 from daemon.config import Series
+from daemon.errors import StorageFull
 from daemon.jobs import JobState
 from daemon.retention import purge_old
 from daemon.spool import Spool
@@ -40,6 +42,12 @@ class Time:
         """Set the wall clock alone."""
         self.wall.forward(hours=hours)
 
+    def is_told(self):
+        """Settle a jump; returns how far it was."""
+        jump = self.watch.jump()
+        self.watch.settled(jump)
+        return jump
+
 
 @pytest.fixture
 def time():
@@ -58,6 +66,7 @@ def test_a_setting_is_noticed_once_and_time_that_passes_is_none(time):
     assert not time.watch.jump()
     time.is_set(hours=-2)
     assert time.watch.jump() == timedelta(hours=-2)
+    assert time.is_told() == timedelta(hours=-2)
     assert not time.watch.jump()
 
 
@@ -75,6 +84,19 @@ def test_a_series_is_complete_after_its_quiet_time_and_not_before(queue, time, h
     time.passes(1)
     completeness.tick()
     assert queue.job(job).state is JobState.QUEUED
+
+
+def test_a_setting_is_not_forgotten_where_the_job_table_was_busy_at_that_moment(queue, time, monkeypatch):
+    completeness = Completeness(queue, Series(quiet_seconds=QUIET), time.wall, time.watch)
+    job = received(queue)
+    time.is_set(hours=5)
+    with monkeypatch.context() as busy:
+        busy.setattr(queue, "clock_was_set", Mock(side_effect=StorageFull("busy")))
+        completeness.tick()
+
+    completeness.tick()
+
+    assert queue.job(job).state is JobState.RECEIVING
 
 
 @SETTINGS
@@ -110,6 +132,18 @@ def test_waits_written_before_the_clock_was_set_back_end_within_the_longest_wait
     assert taken[0].id == due[0].id
 
 
+def test_a_start_leaves_the_wait_for_a_destinations_answer_as_it_is(queue, time):
+    segmented(queue, "TPS")
+    delivery, _ = queue.claim_delivery("worker-1", 60)
+    until = time.wall.now + timedelta(hours=8)
+    queue.await_commitment(queue.ask_commitment(delivery.id, 0, ""), until, "asked")
+
+    queue.cut_times()
+
+    (waiting,) = queue.deliveries(delivery.job_id)
+    assert waiting.not_before == until
+
+
 def test_a_clock_set_back_while_nothing_ran_is_made_up_for_at_the_next_start(queue, time):
     claimed(queue)
     time.is_set(hours=-5)
@@ -126,14 +160,14 @@ def test_a_clock_that_runs_ahead_purges_nothing_for_a_day_and_nothing_if_it_is_s
     spool.prepare()
     job = delivered(queue)
     time.is_set(hours=24 * 365)
-    time.watch.jump()
+    time.is_told()
     assert purge_old(queue, spool, time.watch.cautious_now(), 30) == 0
     time.is_set(hours=-24 * 365)
-    time.watch.jump()
+    time.is_told()
     assert time.watch.cautious_now() == time.wall.now
 
     time.is_set(hours=24 * 365)
-    time.watch.jump()
+    time.is_told()
     time.passes(BELIEVED_AFTER.total_seconds() + 1)
     assert purge_old(queue, spool, time.watch.cautious_now(), 30) == 1
     assert queue.job(job).state is JobState.PURGED

@@ -69,6 +69,19 @@ def test_a_released_job_that_was_cancelled_is_sent_by_a_retry(queue):
     assert queue.claim_delivery("worker-1", 60) is not None
 
 
+def test_what_was_stored_though_it_was_cancelled_cannot_be_sent_twice_by_a_retry(queue):
+    """The destination had it already: a retry would otherwise contour anew and find the delivery there."""
+    job = segmented(queue)
+    delivery, _ = queue.claim_delivery("worker-1", 60)
+    queue.cancel(job, "by an operator")
+    queue.delivery_sent(delivery.id, 0)
+
+    with pytest.raises(IllegalTransition, match="nothing is left to send"):
+        queue.retry(job)
+
+    assert queue.job(job).state is JobState.CANCELLED
+
+
 @pytest.mark.parametrize("decision", ["release", "refuse"])
 def test_only_a_held_job_can_be_decided(queue, decision):
     job = segmented(queue)

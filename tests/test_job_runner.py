@@ -1,6 +1,7 @@
 """A queued job ends as a stored structure set or with its true reason, whatever happens on the way."""
 
 from datetime import timedelta
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -127,6 +128,18 @@ def test_passing_failure_is_tried_again_with_growing_waits_and_fails_in_the_end(
     assert (row.state, row.reason_code, row.attempts) == (JobState.FAILED, "attempts-used-up", 3)
     assert type(error).__name__ in str(row.reason)
     assert "stub_segmenter" in str(row.reason) or "test_job_runner" in str(row.reason)
+
+
+def test_a_job_whose_end_cannot_be_written_for_another_reason_fails_and_not_its_worker(
+    workplace, monkeypatch
+):
+    job = workplace.queue_phantom()
+    monkeypatch.setattr(workplace.queue, "segmented", Mock(side_effect=RuntimeError("a fault of ours")))
+
+    assert workplace.runner().run_next()
+
+    assert workplace.job(job).state is JobState.QUEUED
+    assert "RuntimeError" in str(workplace.job(job).reason)
 
 
 def test_a_disk_that_stays_full_uses_up_no_attempt_and_the_job_goes_on_when_there_is_room(workplace):

@@ -16,6 +16,8 @@ from sqlalchemy import event
 
 from daemon import job_queue_engine, logs
 from daemon.errors import CannotStart, StorageFull
+from daemon.job_queue_engine import forget_journal
+from daemon.job_queue_shared import SharedCommits
 from daemon.jobs import JobState
 from daemon.roles import alone
 from daemon.spool import Spool
@@ -23,6 +25,7 @@ from tests.acceptance.processes import PROCESS_SECONDS, install
 from tests.conditions import wait_until
 from tests.disks import needs_mount, read_only, small_disk
 from tests.instances import ct_series
+from tests.job_rows import Clock, delivered, image, queue_in
 from tests.nodes import receiving_node
 from tests.peers import ReceivingPeer, Sender, send
 from tests.senders import store
@@ -60,6 +63,46 @@ def test_while_another_process_holds_the_job_table_each_sender_gets_an_answer_in
         assert [response.status for response in stored] == [0x0000] * 8
         (job,) = node.queue.jobs()
         assert job.instance_count == 8
+
+
+def test_what_waits_together_for_a_locked_job_table_waits_once(tmp_path, monkeypatch):
+    """However many senders come one after the other: what they share fails for all of them at once."""
+    monkeypatch.setattr(job_queue_engine, "BUSY_SECONDS", 0.2)
+    tries = []
+    commit = SharedCommits._commit
+    monkeypatch.setattr(
+        SharedCommits, "_commit", lambda self, pieces: (tries.append(len(pieces)), commit(self, pieces))[1]
+    )
+    with closing(queue_in(tmp_path, Clock())) as queue:
+        job = queue.job_for_instance(image(1))
+        queue._shared._turn.acquire()  # nobody's turn comes before all have asked
+        with locked(tmp_path), ThreadPoolExecutor(6) as pool:
+            asked = [pool.submit(queue.add_instance, job, image(number)) for number in range(6)]
+            wait_until(lambda: len(queue._shared._waiting) == 6, "all to wait")
+            queue._shared._turn.release()
+            failures = [each.exception() for each in asked]
+
+    assert all(isinstance(failure, StorageFull) for failure in failures)
+    assert tries == [6]
+
+
+def test_patients_are_forgotten_without_holding_up_anybody_while_somebody_reads(tmp_path):
+    """A pager with an export in it keeps an old state for as long as somebody reads."""
+    with (
+        closing(queue_in(tmp_path, Clock())) as queue,
+        closing(sqlite3.connect(tmp_path / "oarlock.db")) as pager,
+    ):
+        delivered(queue)
+        pager.execute("BEGIN")
+        pager.execute("SELECT count(*) FROM jobs").fetchone()
+        queue.job_for_instance(image(1, "1.9"))
+        forgetting = threading.Thread(target=forget_journal, args=(queue._engine,), daemon=True)
+        forgetting.start()
+
+        forgetting.join(job_queue_engine.BUSY_SECONDS / 2)
+
+        assert not forgetting.is_alive()
+        pager.execute("ROLLBACK")
 
 
 def test_who_waits_for_a_turn_at_the_job_table_does_not_wait_for_ever(tmp_path, monkeypatch):
