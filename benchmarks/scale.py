@@ -106,7 +106,7 @@ def _call_costs(table: JobTable, calls: int) -> dict[str, Sample]:
             lambda: queue.add_instance(receiving.id, image(len(table) + next(new), series)), calls
         ),
         "a known image found": _timed(
-            lambda: queue.find_known(series, f"{series}.1", "CT1", "OARLOCK"), calls
+            lambda: queue.place(series, f"{series}.1", "CT1", "OARLOCK").known, calls
         ),
         "jobs to purge": _timed(
             lambda: queue.purgeable(NOW - timedelta(days=30), [JobState.DELIVERED]), calls

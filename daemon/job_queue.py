@@ -113,19 +113,13 @@ class JobQueue:
 
     # Reception
 
-    def find_known(
-        self, series_uid: str, sop_uid: str, calling_ae_title: str, called_ae_title: str
-    ) -> KnownInstance | None:
-        """Find the newest job of a sender's series that already holds an image.
+    def place(self, series_uid: str, sop_uid: str, calling_ae_title: str, called_ae_title: str) -> Place:
+        """Find the newest job of a sender's series that already holds an image, and the one that receives it now.
 
         Another sender's copy does not count: two that send one series at the same time would otherwise
         end as two halves.
         A cancelled or purged job does not count either: what is sent again then is wanted again.
         """
-        return self.place(series_uid, sop_uid, calling_ae_title, called_ae_title).known
-
-    def place(self, series_uid: str, sop_uid: str, calling_ae_title: str, called_ae_title: str) -> Place:
-        """Find what `find_known` finds, and the job that receives the series at this moment."""
         return self._shared.read(
             lambda database: arrivals.place(database, series_uid, sop_uid, calling_ae_title, called_ae_title)
         )
@@ -136,10 +130,6 @@ class JobQueue:
         One that is discarded while its images arrive takes the rest of them, so that no half series is left.
         A job still queued goes back to receiving; once it is claimed, a new revision is opened.
         """
-        with self._reading() as session:
-            receiving = series.open_for(session, incoming)
-        if receiving is not None:
-            return receiving
         with self._writing() as session:
             now = self._clock()
             return (

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from daemon.errors import InstanceConflict, StorageFull
+from daemon.errors import InstanceConflict
 from daemon.spool_files import (
     Arrival,
     Content,
@@ -81,32 +81,20 @@ class Spool:
         """Whether the free space is above the watermark."""
         return self.free_bytes() >= self._min_free_bytes
 
-    def store_instance(self, job_id: int, sop_uid: str, content: Content) -> Path:
-        """Write one image so that it survives a power cut; the same bytes again change nothing.
-
-        Raises
-        ------
-        StorageFull
-            No room, or a fault of the file system; nothing is left behind.
-        InstanceConflict
-            Other bytes lie there under this UID.
-        """
-        arrival = self.arrive()
-        try:
-            for chunk in (content,) if isinstance(content, bytes) else content:
-                arrival.write(chunk)
-            return self.store_arrival(job_id, sop_uid, arrival)
-        except OSError as error:  # of the content
-            raise StorageFull(f"cannot write an image of job {job_id}: {error.strerror or error}") from error
-        finally:
-            arrival.discard()
-
     def arrive(self) -> Arrival:
         """Begin a file whose job is not known yet; raises StorageFull."""
         return Arrival(self._arriving / f"{uuid4().hex}.part")
 
     def store_arrival(self, job_id: int, sop_uid: str, arrival: Arrival) -> Path:
-        """Make an image of what has arrived, as `store_instance` does; raises likewise."""
+        """Make an image of what has arrived, so that it survives a power cut; the same bytes again change nothing.
+
+        Raises
+        ------
+        StorageFull
+            No room, or a fault of the file system.
+        InstanceConflict
+            Other bytes lie there under this UID.
+        """
         path = self.instance_path(job_id, sop_uid)
         with told_as_storage_full(path):
             self._folder(job_id, "images")
@@ -139,7 +127,7 @@ class Spool:
         return {number: self.instance_paths(number) for number in self.job_numbers()}
 
     def move_instance(self, sop_uid: str, from_job: int, to_job: int) -> Path:
-        """Take an image to the job that received it in the end; repeatable; raises as `store_instance`."""
+        """Take an image to the job that received it in the end; repeatable; raises as `store_arrival`."""
         source, target = self.instance_path(from_job, sop_uid), self.instance_path(to_job, sop_uid)
         with told_as_storage_full(target):
             self._folder(to_job, "images")
@@ -151,18 +139,8 @@ class Spool:
             sync_folder(source.parent)
             return target
 
-    def set_aside(self, job_id: int, content: Content) -> str:
-        """Keep bytes that contradict an image of a job; returns the file's name, one per content."""
-        arrival = self.arrive()
-        try:
-            for chunk in (content,) if isinstance(content, bytes) else content:
-                arrival.write(chunk)
-            return self.set_aside_arrival(job_id, arrival)
-        finally:
-            arrival.discard()
-
     def set_aside_arrival(self, job_id: int, arrival: Arrival) -> str:
-        """Keep what has arrived and contradicts an image of a job; returns and raises as `set_aside`."""
+        """Keep what has arrived and contradicts an image of a job; returns the file's name, one per content."""
         with told_as_storage_full(self._job(job_id) / "set_aside"):
             self._folder(job_id, "set_aside")
             arrival.sync()

@@ -70,8 +70,7 @@ def run_role(role: str, config: str) -> None:
     courier.SILENT_SECONDS = courier.LEASE_SECONDS = LEASE_SECONDS
     worker.Worker.__init__.__kwdefaults__["lease_seconds"] = LEASE_SECONDS  # type: ignore[index]
     worker.EXPIRY_SECONDS = 0.2
-    for name in {"store_instance", "store_arrival"} & set(dir(Spool)):
-        _widen(Spool, name, 0.02)
+    _widen(Spool, "store_arrival", 0.02)
     _widen(Spool, "store_result", 0.3)
     _widen(courier, "send", 0.3)
     stub = StubSegmenter(before=lambda _volume: time.sleep(random.uniform(0, 0.3)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from daemon.job_queue import open_queue
 from daemon.spool import Spool
 from tests.job_rows import image, url_in
+from tests.stored import store_image
 
 
 def main(root: Path, start: int) -> None:
@@ -18,7 +19,7 @@ def main(root: Path, start: int) -> None:
         content = f"{number}".encode() * 4000
         incoming = image(number, f"1.2.{number // 20}", content)
         job = queue.job_for_instance(incoming)
-        spool.store_instance(job, incoming.sop_instance_uid, content)
+        store_image(spool, job, incoming.sop_instance_uid, content)
         assert queue.add_instance(job, incoming)
         sys.stdout.write(f"{job} {incoming.sop_instance_uid} {incoming.sha256}\n")
         sys.stdout.flush()

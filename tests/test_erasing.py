@@ -9,6 +9,7 @@ from daemon.jobs import JobState
 from daemon.retention import forget_old, purge_old
 from tests.command import Oarlock, write_config
 from tests.job_rows import claimed, delivered, held, image, queued
+from tests.stored import store_image
 
 WHO = {
     "patient_name": "Erasmus^Quillfeather",
@@ -42,7 +43,7 @@ def traces(folder):
 
 def test_an_erased_patient_is_in_no_file_and_the_history_stays(oarlock, queue, spool, tmp_path):
     job = delivered(queue, **WHO)
-    spool.store_instance(job, "1.2.3.1", b"Quillfeather")
+    store_image(spool, job, "1.2.3.1", b"Quillfeather")
     assert traces(tmp_path) == set(TRACES)
 
     answer = oarlock("erase", job, "--yes")

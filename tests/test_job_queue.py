@@ -46,10 +46,10 @@ def test_another_series_sender_or_called_title_opens_another_job(queue, other):
 def test_an_image_is_known_to_its_own_sender_only(queue):
     job = received(queue)
 
-    known = queue.find_known("1.2.3", "1.2.3.2", "CT1", "OARLOCK")
+    known = queue.place("1.2.3", "1.2.3.2", "CT1", "OARLOCK").known
     assert (job, image(2).sha256) == (known.job_id, known.sha256)
-    assert queue.find_known("1.2.3", "1.2.3.2", "PACS", "OARLOCK") is None
-    assert queue.find_known("1.2.3", "1.2.3.9", "CT1", "OARLOCK") is None
+    assert queue.place("1.2.3", "1.2.3.2", "PACS", "OARLOCK").known is None
+    assert queue.place("1.2.3", "1.2.3.9", "CT1", "OARLOCK").known is None
 
 
 def test_the_same_image_twice_counts_once(queue):
@@ -94,7 +94,7 @@ def test_images_of_a_cancelled_job_count_as_never_received(queue):
     cancelled = received(queue)
     queue.cancel(cancelled, "wrong protocol")
 
-    assert queue.find_known("1.2.3", "1.2.3.1", "CT1", "OARLOCK") is None
+    assert queue.place("1.2.3", "1.2.3.1", "CT1", "OARLOCK").known is None
     again = received(queue, images=1)
     assert [again] == [row.job_id for row in queue.images(again)]
 

@@ -67,7 +67,7 @@ def scans(steps: list[str]) -> list[str]:
 
 
 CALLS: dict[str, Callable[[JobQueue], object]] = {
-    "find_known": lambda queue: queue.find_known("1.1", "1.1.1", "CT1", "OARLOCK"),
+    "place": lambda queue: queue.place("1.1", "1.1.1", "CT1", "OARLOCK"),
     "job_for_instance": lambda queue: queue.job_for_instance(image(3, "1.5")),
     "job_for_instance, a new series": lambda queue: queue.job_for_instance(image(1, "1.9")),
     "job_for_instance, back to receiving": lambda queue: queue.job_for_instance(image(3, "1.4")),

@@ -12,6 +12,7 @@ from daemon.retention import purge_old
 from daemon.spool import Spool
 from tests.job_rows import claimed, delivered, held, image, queued, received, segmented
 from tests.peers import ReceivingPeer
+from tests.stored import store_image
 from tests.workplace import Workplace
 
 
@@ -42,7 +43,7 @@ def job_row(queue, job):
 @pytest.mark.parametrize("make", [delivered, rejected, cancelled])
 def test_a_finished_job_is_purged_after_its_days_and_not_before(queue, spool, clock, make):
     job = make(queue, "1.1")
-    spool.store_instance(job, "1.1.1", b"image")
+    store_image(spool, job, "1.1.1", b"image")
 
     assert purge_old(queue, spool, clock.forward(days=30), 30) == 0
     assert purge_old(queue, spool, clock.forward(seconds=1), 30) == 1
@@ -84,7 +85,7 @@ def test_the_name_of_a_purged_job_is_nowhere_in_the_file(queue, spool, clock, tm
 def test_a_crash_between_row_and_files_is_repaired_by_the_next_run(queue, spool, clock, monkeypatch):
     job, other = delivered(queue, "1.1"), received(queue, "1.2")
     for each in (job, other):
-        spool.store_instance(each, "1.2.3.1", b"image")
+        store_image(spool, each, "1.2.3.1", b"image")
     with monkeypatch.context() as crash:
         crash.setattr(spool, "purge", Mock(side_effect=StorageFull("pulled out")))
         with pytest.raises(StorageFull):
@@ -98,7 +99,7 @@ def test_a_crash_between_row_and_files_is_repaired_by_the_next_run(queue, spool,
 
 def test_a_job_retried_while_its_files_are_looked_at_keeps_them_and_the_worker_goes_on(queue, spool, clock):
     job = rejected(queue, "1.1")
-    spool.store_instance(job, "1.1.1", b"image")
+    store_image(spool, job, "1.1.1", b"image")
     (seen,) = queue.purgeable(clock.forward(days=31), DECIDED)
     queue.retry(job)
     queue.reject(queue.claim("worker-2", 60).id, "worker-2", "not-ct", "MR again")
@@ -125,7 +126,7 @@ def test_images_that_an_unfinished_revision_stands_on_are_kept(queue, spool, clo
 
 def test_a_failed_job_stays_until_somebody_decides(queue, spool, clock):
     job = failed(queue, "1.1")
-    spool.store_instance(job, "1.1.1", b"image")
+    store_image(spool, job, "1.1.1", b"image")
 
     assert purge_old(queue, spool, clock.forward(days=3650), 30) == 0
     assert len(spool.instance_paths(job)) == 1
@@ -146,7 +147,7 @@ def test_an_image_sent_again_after_the_purge_opens_a_new_revision(queue, spool, 
     delivered(queue)
     purge_old(queue, spool, clock.forward(days=31), 30)
 
-    assert queue.find_known("1.2.3", "1.2.3.1", "CT1", "OARLOCK") is None
+    assert queue.place("1.2.3", "1.2.3.1", "CT1", "OARLOCK").known is None
     again = received(queue)
     assert queue.job(again).revision == 2
     assert {again} == {row.job_id for row in queue.images(again)}
@@ -174,7 +175,7 @@ def test_below_the_watermark_the_oldest_go_and_no_more_than_needed(queue, tmp_pa
     spool = Spool(tmp_path, 100)
     spool.prepare()
     for job in jobs:
-        spool.store_instance(job, "1.2.3", b"image")
+        store_image(spool, job, "1.2.3", b"image")
     monkeypatch.setattr(spool, "free_bytes", lambda: 120 - 20 * len(spool.job_folders()))
 
     assert purge_old(queue, spool, clock.now, 30) == 3
@@ -208,7 +209,7 @@ def test_below_the_watermark_work_goes_on(tmp_path):
 
 def test_a_job_retried_meanwhile_keeps_its_files(queue, spool, clock, monkeypatch):
     job = rejected(queue, "1.1")
-    spool.store_instance(job, "1.1.1", b"image")
+    store_image(spool, job, "1.1.1", b"image")
     listed = queue.purgeable(clock.forward(days=31) - timedelta(days=30), DECIDED)
     clock.forward(seconds=1)
     queue.retry(job)

@@ -17,6 +17,7 @@ from daemon import spool_files
 from daemon.errors import InstanceConflict, StorageFull
 from daemon.spool import Spool
 from tests.job_rows import queue_in
+from tests.stored import set_aside, store_image
 
 UID = "1.2.3.4"
 
@@ -33,7 +34,7 @@ def files_under(spool):
 
 
 def test_an_image_is_stored_as_received_under_a_name_of_our_own(spool):
-    path = spool.store_instance(17, UID, b"image")
+    path = store_image(spool, 17, UID, b"image")
 
     assert path.read_bytes() == b"image"
     assert path == spool.instance_path(17, UID) == spool.instance_paths(17)[0]
@@ -45,14 +46,13 @@ def test_an_image_is_stored_as_received_under_a_name_of_our_own(spool):
 
 def test_an_image_may_come_in_chunks(spool):
     assert (
-        spool.store_instance(1, UID, iter([b"preamble", b"meta", b"data"])).read_bytes()
-        == b"preamblemetadata"
+        store_image(spool, 1, UID, iter([b"preamble", b"meta", b"data"])).read_bytes() == b"preamblemetadata"
     )
 
 
 @pytest.mark.parametrize("uid", ["../../../etc/passwd", "/etc/passwd", "", "1.2\x00.3", "é" * 200])
 def test_no_uid_leads_out_of_the_folder_of_its_job(spool, uid):
-    path = spool.store_instance(1, uid, b"image")
+    path = store_image(spool, 1, uid, b"image")
 
     assert path.parent == spool._root / "jobs/00000001/images"
 
@@ -62,8 +62,9 @@ def test_files_are_private_whatever_the_umask(tmp_path, umask):
     """The umask of a process is shared by its threads, so another process sets it."""
     program = (
         f"import os; os.umask({umask}); from pathlib import Path; from daemon.spool import Spool;"
-        f"spool = Spool(Path({str(tmp_path)!r}), 0); spool.prepare(); spool.store_instance(1, '1.2', b'i');"
-        "spool.set_aside(1, b'other'); spool.store_result(1, b'result')"
+        "from tests.stored import set_aside, store_image;"
+        f"spool = Spool(Path({str(tmp_path)!r}), 0); spool.prepare(); store_image(spool, 1, '1.2', b'i');"
+        "set_aside(spool, 1, b'other'); spool.store_result(1, b'result')"
     )
     # root would pass through folders that its own umask had closed; the modes are what counts
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -75,7 +76,7 @@ def test_files_are_private_whatever_the_umask(tmp_path, umask):
 
 
 def test_bytes_are_synced_before_they_get_their_name_and_the_folder_after(spool, monkeypatch):
-    spool.store_instance(1, "1.1", b"the folders are there now")
+    store_image(spool, 1, "1.1", b"the folders are there now")
     done = []
     sync, link = os.fsync, Path.hardlink_to
     monkeypatch.setattr(
@@ -83,13 +84,13 @@ def test_bytes_are_synced_before_they_get_their_name_and_the_folder_after(spool,
     )
     monkeypatch.setattr(Path, "hardlink_to", lambda path, part: (done.append("link"), link(path, part)))
 
-    spool.store_instance(1, UID, b"image")
+    store_image(spool, 1, UID, b"image")
 
     assert done == [".part", "link", ""]
 
 
 def test_the_disk_begins_with_every_byte_of_an_image_once_before_it_is_synced(spool, monkeypatch):
-    spool.store_instance(1, "1.1", b"the folders are there now")
+    store_image(spool, 1, "1.1", b"the folders are there now")
     begun, begin, sync = [], spool_files.begin_writing, os.fsync
     monkeypatch.setattr(
         spool_files,
@@ -115,18 +116,18 @@ def test_new_folders_are_synced_into_their_parents(spool, monkeypatch):
         os, "fsync", lambda fd: (synced.append(Path(f"/proc/self/fd/{fd}").readlink().name), sync(fd))
     )
 
-    spool.store_instance(1, UID, b"image")
+    store_image(spool, 1, UID, b"image")
 
     assert synced[:2] == ["jobs", "00000001"]
     assert synced[-1] == "images"
 
 
 def test_the_same_image_again_changes_nothing_and_other_bytes_are_refused(spool):
-    path = spool.store_instance(1, UID, b"image")
+    path = store_image(spool, 1, UID, b"image")
 
-    assert spool.store_instance(1, UID, b"image") == path
+    assert store_image(spool, 1, UID, b"image") == path
     with pytest.raises(InstanceConflict, match=r"job 1 .*1\.2\.3\.4"):
-        spool.store_instance(1, UID, b"other")
+        store_image(spool, 1, UID, b"other")
     assert files_under(spool) == [path]
     assert path.read_bytes() == b"image"
 
@@ -134,7 +135,7 @@ def test_the_same_image_again_changes_nothing_and_other_bytes_are_refused(spool)
 def test_of_two_contents_that_come_at_once_one_stays_whole(spool):
     def store(letter):
         try:
-            spool.store_instance(1, UID, letter * 100_000)
+            store_image(spool, 1, UID, letter * 100_000)
         except InstanceConflict:
             return None
         return letter
@@ -153,24 +154,14 @@ def test_a_full_disk_is_told_as_storage_full_and_leaves_nothing(spool):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
         with pytest.raises(StorageFull, match="File too large"):
-            spool.store_instance(1, UID, b"x" * 200_000)
+            store_image(spool, 1, UID, b"x" * 200_000)
         with pytest.raises(StorageFull):
             spool.store_result(1, b"x" * 200_000)
         with pytest.raises(StorageFull):
-            spool.set_aside(1, b"x" * 200_000)
+            set_aside(spool, 1, b"x" * 200_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert files_under(spool) == before
-
-
-def test_a_disk_that_fills_up_between_two_chunks_leaves_nothing(spool):
-    def chunks():
-        yield b"first"
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with pytest.raises(StorageFull, match="No space left"):
-        spool.store_instance(1, UID, chunks())
-    assert files_under(spool) == []
 
 
 def test_a_result_replaces_an_earlier_one_and_survives_a_failed_write(spool):
@@ -189,7 +180,7 @@ def test_a_result_replaces_an_earlier_one_and_survives_a_failed_write(spool):
 
 
 def test_bytes_set_aside_get_one_file_per_content(spool):
-    names = [spool.set_aside(1, content) for content in (b"one", b"two", b"one")]
+    names = [set_aside(spool, 1, content) for content in (b"one", b"two", b"one")]
 
     assert names[0] == names[2] != names[1]
     assert [path.read_bytes() for path in files_under(spool)] == [
@@ -198,7 +189,7 @@ def test_bytes_set_aside_get_one_file_per_content(spool):
 
 
 def test_an_image_moves_to_another_job_and_moving_is_repeatable(spool):
-    source = spool.store_instance(1, UID, b"image")
+    source = store_image(spool, 1, UID, b"image")
 
     target = spool.move_instance(UID, 1, 2)
 
@@ -226,9 +217,9 @@ def test_the_watermark_tells_whether_there_is_room(tmp_path):
 
 
 def test_purging_removes_one_job_and_is_repeatable(spool):
-    spool.store_instance(1, UID, b"image")
+    store_image(spool, 1, UID, b"image")
     spool.store_result(1, b"result")
-    other = spool.store_instance(2, UID, b"image")
+    other = store_image(spool, 2, UID, b"image")
 
     spool.purge(1)
     spool.purge(1)
@@ -238,26 +229,26 @@ def test_purging_removes_one_job_and_is_repeatable(spool):
 
 def test_a_job_that_was_purged_gets_its_folders_again_and_synced(spool, monkeypatch):
     """By another process, so that nobody here was told."""
-    spool.store_instance(1, UID, b"image")
+    store_image(spool, 1, UID, b"image")
     Spool(spool._root, 0).purge(1)
     synced, sync = [], os.fsync
     monkeypatch.setattr(
         os, "fsync", lambda fd: (synced.append(Path(f"/proc/self/fd/{fd}").readlink().name), sync(fd))
     )
 
-    assert spool.store_instance(1, UID, b"image").read_bytes() == b"image"
+    assert store_image(spool, 1, UID, b"image").read_bytes() == b"image"
     assert synced[:2] == ["jobs", "00000001"]
 
 
 def test_tidying_removes_what_is_half_written_and_keeps_whatever_else_no_row_knows(spool):
-    acknowledged = spool.store_instance(1, "1.1", b"image")
-    unacknowledged = spool.store_instance(1, "1.2", b"no row")
+    acknowledged = store_image(spool, 1, "1.1", b"image")
+    unacknowledged = store_image(spool, 1, "1.2", b"no row")
     half = acknowledged.with_suffix(".part")
     half.write_bytes(b"half")
     result, _ = spool.store_result(1, b"result")
     being_written = result.with_suffix(".part")
     being_written.write_bytes(b"a worker is at it")
-    aside = result.parent / "set_aside" / spool.set_aside(1, b"other")
+    aside = result.parent / "set_aside" / set_aside(spool, 1, b"other")
     foreign = spool._root / "jobs" / "README"
     foreign.write_text("an administrator's note")
 
@@ -270,7 +261,7 @@ def test_tidying_removes_what_is_half_written_and_keeps_whatever_else_no_row_kno
 
 
 def test_a_folder_that_is_purged_while_it_is_tidied_is_left_to_that(spool):
-    gone, there = spool.store_instance(1, "1.1", b"image"), spool.store_instance(2, "1.2", b"no row")
+    gone, there = store_image(spool, 1, "1.1", b"image"), store_image(spool, 2, "1.2", b"no row")
 
     def known(job):
         if job == 1:
@@ -282,7 +273,7 @@ def test_a_folder_that_is_purged_while_it_is_tidied_is_left_to_that(spool):
 
 
 def test_folders_of_another_database_are_taken_away_before_their_number_is_used_again(spool):
-    path = spool.store_instance(7, UID, b"somebody else's patient")
+    path = store_image(spool, 7, UID, b"somebody else's patient")
 
     assert spool.reconcile(lambda _job: None) == [path.parent.parent]
     assert not path.exists()

@@ -19,6 +19,7 @@ from daemon.spool import Spool
 from tests.job_rows import Clock, queue_in
 from tests.nodes import a_config
 from tests.phantom import make_grid, write_series
+from tests.stored import store_image
 from tests.stub_segmenter import StubSegmenter
 
 SHORT = Timeouts(connection=1, association=2, response=2, stall=1, report=0.1)
@@ -49,7 +50,7 @@ def queue_images(queue: JobQueue, spool: Spool, paths: Sequence[Path], calling: 
             accession_number=header.AccessionNumber,
         )
         job = queue.job_for_instance(incoming)
-        spool.store_instance(job, header.SOPInstanceUID, content)
+        store_image(spool, job, header.SOPInstanceUID, content)
         assert queue.add_instance(job, incoming)
     queue.complete(job, "all images are here")
     return job
