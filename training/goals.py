@@ -37,29 +37,18 @@ def of_people(clinical: Iterable[Summary], organ: str) -> list[float]:
     return [row.dice.mean for row in clinical if row.organ == organ and row.dice.mean is not None]
 
 
-def verdicts(
-    summaries: Sequence[Summary], human: Mapping[str, Summary], clinical: Sequence[Summary]
-) -> list[str]:
+def verdicts(summaries: Sequence[Summary], human: Mapping[str, Summary]) -> list[str]:
     """Lines that say of each group which organs reach what is asked for, and how much the others lack.
 
     Parameters
     ----------
     human
         The human baseline by organ, which the surfaces of `HUMAN_GROUPS` are to come within `BAND` of.
-    clinical
-        Observers against the clinical contours of the groups that have goals.
     """
     dice = [
         (f"{row.organ} {row.dice.mean:.3f} of {goal:.2f}", row.dice.mean - goal)
         for row in summaries
         if (goal := dice_goal(row)) is not None and row.dice.mean is not None
-    ]
-    beside_people = [
-        (f"{row.organ} {row.dice.mean:.3f} of {min(people):.3f}", row.dice.mean - min(people))
-        for row in summaries
-        if row.group in DICE_GOALS
-        and row.dice.mean is not None
-        and (people := of_people(clinical, row.organ))
     ]
     surface = [
         (row.organ, row.surface_dice.mean - (of_human - BAND))
@@ -71,7 +60,6 @@ def verdicts(
     ]
     return [
         *_verdict(f"Dice on {', '.join(DICE_GOALS)}", dice),
-        *_verdict(f"Dice on {', '.join(DICE_GOALS)} as high as the lower of two people's", beside_people),
         *_verdict(f"surface Dice within {100 * BAND:.0f} points of a second person's", surface),
     ]
 
