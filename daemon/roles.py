@@ -20,6 +20,7 @@ from daemon.service import run
 
 if TYPE_CHECKING:
     from daemon.recovery import Recovery
+    from daemon.spool import Spool
 
 log = structlog.get_logger()
 
@@ -47,10 +48,13 @@ def listen(config: Config) -> None:
     from daemon.series_query import SeriesQuery
     from daemon.spool import Spool
 
-    for host in sorted({host for peer in config.peers for host in peer.hosts if not is_known(host)}):
+    callers = {host for peer in config.peers for host in peer.hosts}
+    callers |= {each.host for each in config.destinations if each.commitment}  # they come with their reports
+    for host in sorted(host for host in callers if not is_known(host)):
         log.warning("peer_host_unknown", host=host, consequence="nobody is let in by this name")
     spool = Spool(config.storage.root, config.storage.min_free_bytes)
     spool.prepare()
+    _refuse_lost_table(config, spool)
     with alone(config.storage.root), closing(open_queue(config.database.url, utc_now)) as queue:
         if tidied := spool.reconcile(queue.instance_uids):
             log.warning("spool_tidied", files=len(tidied), kept_in="unclaimed, but for what was half-written")
@@ -85,6 +89,7 @@ def work(config: Config, path: Path) -> None:
     )
     spool = Spool(config.storage.root, config.storage.min_free_bytes)
     spool.prepare()
+    _refuse_lost_table(config, spool)
     settings = ConfigFile(path, os.environ, config)
     with closing(open_queue(config.database.url, utc_now)) as queue:
         run(Worker(queue, spool, segmenter, settings.current, utc_now), WORKER_TICK_SECONDS)
@@ -113,9 +118,26 @@ def recover(config: Config, progress: Callable[[int, int], None]) -> "Recovery":
             f"{file} exists, and only a missing job table is rebuilt: move it aside with its -wal and -shm, "
             "then repeat this"
         )
+    _refuse_other_users(config.storage.root)
     spool = Spool(config.storage.root, config.storage.min_free_bytes)
     with alone(config.storage.root), closing(open_queue(config.database.url, utc_now)) as queue:
         return rebuild(queue, spool, config, progress)
+
+
+def _refuse_lost_table(config: Config, spool: "Spool") -> None:
+    """Begin no new table beside jobs on disk: it would know none of them, and give their numbers away again."""
+    file = sqlite_file(config.database.url)
+    if not file.exists() and (jobs := spool.job_numbers()):
+        raise CannotStart(
+            f"{file} is gone, but {len(jobs)} jobs lie in {config.storage.root / 'jobs'}: "
+            "run `oarlock recover`, or put back a copy"
+        )
+
+
+def _refuse_other_users(root: Path) -> None:
+    """Make no file that the services, which are another user, could not open."""
+    if (owner := root.stat().st_uid) != os.geteuid():
+        raise CannotStart(f"{root} belongs to another user; do this as it: sudo -u '#{owner}' oarlock …")
 
 
 @contextmanager

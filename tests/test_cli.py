@@ -18,6 +18,7 @@ from tests.job_rows import (
     segmented,
 )
 from tests.paths import REPOSITORY
+from tests.stored import store_image
 
 
 @pytest.fixture
@@ -262,3 +263,52 @@ def test_what_is_not_possible_is_refused_with_what_is(oarlock, queue):
     assert answer.code == 1
     assert "delivered" in answer.err
     assert "purged" in answer.err
+
+
+def test_a_delivery_that_fails_again_and_again_stands_with_its_job(oarlock, queue, clock):
+    job = segmented(queue, "TPS")
+    delivery, _ = queue.claim_delivery("worker-1", 60)
+    queue.delivery_again(delivery.id, clock.now, "no-connection", None, "connection refused")
+
+    assert "TPS: connection refused; again at" in " ".join(oarlock("jobs").out.split())
+    assert queue.job(job).state is JobState.SEGMENTED
+
+
+def test_a_file_that_cannot_be_written_is_said_in_a_sentence(oarlock, queue, tmp_path):
+    queued(queue)
+    answer = oarlock("export", "--since", "2020-01-01", "--output", tmp_path / "nowhere/2026.csv")
+
+    assert (answer.code, answer.err) == (
+        1,
+        f"oarlock: {tmp_path}/nowhere/2026.csv: No such file or directory\n",
+    )
+
+
+def test_a_job_that_is_not_receiving_cannot_be_completed_and_why(oarlock, queue):
+    answer = oarlock("complete", queued(queue))
+
+    assert answer.code == 1
+    assert "is queued and cannot be completed" in answer.err
+
+
+@pytest.mark.parametrize("role", ["listen", "work"])
+def test_without_a_job_table_beside_jobs_on_disk_no_role_starts(oarlock, spool, tmp_path, role):
+    """A new table would know none of them; `oarlock recover` makes one that does."""
+    store_image(spool, 7, "1.2.3", b"image")
+
+    answer = oarlock(role)
+
+    assert answer.code == 1
+    assert "is gone, but 1 jobs lie in" in answer.err
+    assert not (tmp_path / "oarlock.db").exists()
+    assert spool.job_numbers() == [7]
+
+
+def test_recovering_as_another_user_is_refused_before_anything_is_made(oarlock, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 4711)
+
+    answer = oarlock("recover")
+
+    assert answer.code == 1
+    assert "belongs to another user" in answer.err
+    assert not list(tmp_path.glob("oarlock.db*"))
