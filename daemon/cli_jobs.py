@@ -15,8 +15,9 @@ import typer
 from daemon.cli_options import DEFAULT_CONFIG, ConfigFile, complain, load, wrong_use
 from daemon.database_url import sqlite_file
 from daemon.errors import CannotStart
-from daemon.job_queue_looking import head_revision, look_into, schema_revision
+from daemon.job_queue_looking import head_revision, look_into, of_job, schema_revision, what_to_do
 from daemon.job_queue_looking import jobs as newest_jobs
+from daemon.job_records import DeliveryRecord
 from daemon.jobs import JobState
 
 if TYPE_CHECKING:
@@ -38,12 +39,9 @@ def _table(path: Path) -> str:
     if not file.exists():
         raise CannotStart(f"there is no job table {file} yet; the first start of `oarlock serve` creates it")
     if (revision := schema_revision(url)) != head_revision():
-        todo = (
-            "restart the services"
-            if (revision or "") < head_revision()
-            else "install the newer version again"
+        raise CannotStart(
+            f"{file} has schema {revision}, this version needs {head_revision()}; {what_to_do(revision)}"
         )
-        raise CannotStart(f"{file} has schema {revision}, this version needs {head_revision()}; {todo}")
     return url
 
 
@@ -75,6 +73,8 @@ def jobs(
     """
     with look_into(_table(config)) as table:
         found = newest_jobs(table, state, limit)
+        sent = [job.id for job in found if job.state is JobState.SEGMENTED]
+        deliveries = [each for job in sent for each in of_job(table, DeliveryRecord, job)]
     if as_json:
         from daemon.job_report import plain
 
@@ -82,7 +82,7 @@ def jobs(
     elif found:
         from daemon import tables
 
-        tables.console().print(tables.jobs_table(found))
+        tables.console().print(tables.jobs_table(found, deliveries))
     else:
         typer.echo("no jobs")
 
@@ -182,6 +182,8 @@ def erase(
         for job in chosen:
             erase_job(queue, spool, utc_now(), job.id, f"erased by {_operator()}: files and identifiers")
             typer.echo(f"job {job.id} is erased")
+    if spool.has_unclaimed():
+        complain(f"{loaded.storage.root / 'unclaimed'} was not searched: nobody knows whose images lie there")
 
 
 @app.command(rich_help_panel="Look after jobs")

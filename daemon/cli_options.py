@@ -58,9 +58,10 @@ def load(path: Path) -> "Config":
 
 
 def complain(*sentences: str) -> None:
-    """Say on standard error what is wrong, one line each."""
+    """Say on standard error what is wrong, one line each; what a peer put into it does nothing to the terminal."""
     for sentence in sentences:
-        sys.stderr.write(f"oarlock: {sentence}\n")
+        shown = "".join(letter if letter.isprintable() else "�" for letter in sentence)
+        sys.stderr.write(f"oarlock: {shown}\n")
 
 
 def wrong_use(sentence: str) -> NoReturn:
@@ -78,5 +79,7 @@ def words(error: Exception) -> str | None:
         return f"[{error.code}] {error}"
     if isinstance(error, _KNOWN_FAILURES):
         return str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
     driver = getattr(error, "orig", error)  # SQLAlchemy wraps it
     return f"the job table: {driver}" if isinstance(driver, sqlite3.Error) else None

@@ -34,6 +34,11 @@ from daemon.config_values import (
 )
 from daemon.errors import ConfigError
 
+MOST_SECONDS = 604_800
+"""A week, for a series to arrive."""
+MOST_DAYS = 36_500
+"""A century: for ever, as far as anybody's files go."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
@@ -81,10 +86,10 @@ class Series(_Section):
     series start before `quiet_seconds`.
     """
 
-    quiet_seconds: float = Field(60, ge=0)
-    max_wait_seconds: float = Field(3600, gt=0)
+    quiet_seconds: float = Field(60, ge=0, le=MOST_SECONDS)
+    max_wait_seconds: float = Field(3600, gt=0, le=MOST_SECONDS)
     believed_counts: tuple[Literal["series", "acquisition"], ...] = ("series",)
-    counted_quiet_seconds: float = Field(0, ge=0)
+    counted_quiet_seconds: float = Field(0, ge=0, le=MOST_SECONDS)
     when_images_missing: Literal["reject", "proceed"] = "reject"
 
 
@@ -136,16 +141,16 @@ class Web(_Section):
 class DeliverySettings(_Section):
     """How long a destination that does not take a structure set is tried again, or may take to commit it."""
 
-    retry_for_hours: float = Field(48, ge=0)
-    commitment_minutes: float = Field(60, gt=0)
+    retry_for_hours: float = Field(48, ge=0, le=8760)
+    commitment_minutes: float = Field(60, gt=0, le=43_200)
 
 
 class Retention(_Section):
     """How long the files of a finished job are kept, and how long its row says whose it was; the row stays."""
 
-    days: float = Field(30, gt=0)
-    failed_days: float = Field(0, ge=0)
-    identifiers_days: float = Field(365, gt=0)
+    days: float = Field(30, gt=0, le=MOST_DAYS)
+    failed_days: float = Field(0, ge=0, le=MOST_DAYS)
+    identifiers_days: float = Field(365, gt=0, le=MOST_DAYS)
 
 
 class Peer(_Section):
@@ -268,6 +273,14 @@ class Config(_Section):
         needing += [f'peer "{each.ae_title}"' for each in self.peers if each.certificates_sha256 or each.tls]
         if needing and self.tls is None:
             raise ValueError(f"[tls] is missing, which {', '.join(needing)} needs")
+        return self
+
+    @model_validator(mode="after")
+    def _tls_has_a_port_of_its_own(self) -> Self:
+        if self.tls and not self.tls.only and self.tls.port == self.node.port:
+            raise ValueError(
+                f"[tls] port and [node] port are both {self.tls.port}; choose another, or set [tls] only"
+            )
         return self
 
     @model_validator(mode="before")

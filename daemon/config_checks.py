@@ -12,8 +12,11 @@ from daemon.database_url import sqlite_file
 
 Problem = tuple[Location, str]
 
-# A full disk is no mistake in the configuration, and must not keep an administrator from `oarlock jobs`.
-_PASSING = {errno.ENOSPC, errno.EDQUOT}
+# A disk that is full, or that the system made read-only after a fault, is no mistake in the configuration: it must
+# not keep an administrator from `oarlock jobs`, nor a service from trying again.
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+_ONE_IS_ENOUGH = {"peers": "; put the hosts of both into one"}
 
 
 def contradictions(values: Mapping[str, Any]) -> Iterator[Problem]:
@@ -51,7 +54,8 @@ def _twice(values: Mapping[str, Any], section: str, key: str) -> Iterator[Proble
             continue
         name = name.strip(" ")
         if name in seen:
-            yield (section, index, key), f'"{name}" is also number {seen[name]} of the [[{section}]]'
+            first = f'"{name}" is also number {seen[name]} of the [[{section}]]'
+            yield (section, index, key), first + _ONE_IS_ENOUGH.get(section, "")
         seen.setdefault(name, index + 1)
 
 

@@ -51,7 +51,7 @@ def read_source(path: Path, environ: Mapping[str, str]) -> Source:
         The file cannot be read or is no TOML.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         _refuse_endless_keys(text)
         values = tomllib.loads(text)
     except OSError as error:

@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
 from ssl import SSLCertVerificationError, SSLContext, SSLError, SSLSocket
 from threading import Lock, Thread
 from time import monotonic, sleep
@@ -81,7 +82,7 @@ class DicomPort:
         self._tls = tls
         self._lock = Lock()
         self._connections: set[Connection] = set()
-        self._listening = socket.create_server(address, backlog=_WAITING_CONNECTIONS)
+        self._listening = _server(address)
         self.port = int(self._listening.getsockname()[1])
         self._accepting = Thread(target=self._accept, name="dicom-port", daemon=True)
 
@@ -120,7 +121,7 @@ class DicomPort:
                 log.warning("connection_not_accepted", reason=error.strerror)  # no descriptor left, for one
                 sleep(_BREATH_SECONDS)
                 continue
-            connection = Connection(accepted, str(address[0]))
+            connection = Connection(accepted, _plain(str(address[0])))
             if not self._has_place(connection):
                 accepted.close()
                 continue
@@ -168,6 +169,23 @@ class DicomPort:
             connection.socket.close()
         with self._lock:
             self._connections.discard(connection)
+
+
+def _server(address: tuple[str, int]) -> socket.socket:
+    """A listening socket of either version of IP; `::` takes both."""
+    host = address[0]
+    return socket.create_server(
+        address,
+        family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+        backlog=_WAITING_CONNECTIONS,
+        dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
+    )
+
+
+def _plain(address: str) -> str:
+    """An IPv4 address as it is written, also where it came to a socket of both versions."""
+    mapped = ip_address(address.partition("%")[0])
+    return str(mapped.ipv4_mapped or mapped) if isinstance(mapped, IPv6Address) else address
 
 
 def _is_listening(listening: socket.socket) -> bool:

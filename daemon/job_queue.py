@@ -18,12 +18,13 @@ from daemon import job_queue_looking as looking
 from daemon import job_queue_operators as operators
 from daemon import job_queue_recovery as recovery
 from daemon import job_queue_series as series
+from daemon.errors import StaleJob
 from daemon.job_queue_audit import AuditRow, trail
 from daemon.job_queue_committing import CommitmentAnswer
 from daemon.job_queue_engine import Transactions, forget_journal, migrate, sqlite_engine
 from daemon.job_queue_looking import head_revision, schema_revision
 from daemon.job_queue_rows import Base, Commitment, Delivery, DeliveryItem, Instance, Job, Result
-from daemon.job_queue_state import get, move, move_held, remark, stale
+from daemon.job_queue_state import get, move, move_held, refusal, remark, stale
 from daemon.job_queue_values import (
     FindingResult,
     IncomingInstance,
@@ -178,7 +179,7 @@ class JobQueue:
                 code, target, detail = QueueReason.NO_IMAGES, JobState.CANCELLED, "no image was stored"
             which, origin = Job.id == job_id, JobState.RECEIVING
             if not move(session, self._clock(), which, origin, target, detail=detail, reason_code=code):
-                raise stale(session, job_id, "reception")
+                raise StaleJob(str(refusal(job, "completed")))
             return target
 
     def images_missing(self, job_id: int, detail: str) -> None:

@@ -87,6 +87,13 @@ def known_revisions() -> Sequence[str]:
     return [path.stem.partition("_")[0] for path in _MIGRATIONS.glob("[0-9]*.py")]
 
 
+def what_to_do(revision: str | None) -> str:
+    """For whoever found a job table that stands at another revision than this program needs."""
+    if (revision or "") < head_revision():
+        return "restart the services"
+    return "install the newer version again"
+
+
 def jobs(database: sqlite3.Connection, state: JobState | None, limit: int) -> list[JobRecord]:
     """Newest jobs first."""
     where, values = ("", ()) if state is None else ("WHERE state = ?", (state.value,))

@@ -146,10 +146,21 @@ def _with_priority(logger: WrappedLogger, method: str, event: EventDict) -> str:
 def _for_people() -> list[Processor]:
     return [
         _traceback_without_values,
+        _harmless,
         structlog.dev.ConsoleRenderer(
             pad_event_to=26, exception_formatter=structlog.dev.plain_traceback, timestamp_key="timestamp"
         ),
     ]
+
+
+def _harmless(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Replace what is no letter: a terminal would obey what any machine that reaches the port has sent."""
+    return {key: _letters(key, value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _letters(key: str, text: str) -> str:
+    lines = text.split("\n") if key == "exception" else [text]
+    return "\n".join("".join(c if c.isprintable() else "\ufffd" for c in line) for line in lines)
 
 
 def _traceback_without_values(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

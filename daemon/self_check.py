@@ -17,7 +17,7 @@ from daemon.config_values import ANY, is_known
 from daemon.database_url import sqlite_file
 from daemon.delivery import echo
 from daemon.errors import ConfigError, StorageFull
-from daemon.job_queue import head_revision, schema_revision
+from daemon.job_queue_looking import head_revision, schema_revision, what_to_do
 from daemon.tables import safe
 from daemon.template_file import template_for
 from daemon.tls_check import tls_findings
@@ -69,6 +69,8 @@ def _who_may_send(config: Config) -> Iterator[Finding]:
         unknown = [host for host in peer.hosts if not is_known(host)]
         if unknown:
             yield wrong(subject, f"{', '.join(unknown)} does not resolve, so it lets nobody in")
+        elif config.routes and not any(_is_for(route, peer.ae_title) for route in config.routes):
+            yield wrong(subject, "no route is for it: what it sends is stored and then rejected as no-route")
         else:
             yield good(subject, f"from {', '.join(peer.hosts) or 'any address'}")
 
@@ -86,12 +88,18 @@ def _where_it_goes(config: Config) -> Iterator[Finding]:
             yield wrong(subject, f"{pair} names no destination")
         elif hidden_by:
             yield wrong(subject, f"{pair} is never taken: route {hidden_by} before it matches all of it")
+        elif config.peers and not any(_is_for(route, peer.ae_title) for peer in config.peers):
+            yield wrong(subject, f"{pair} is never taken: no peer has this AE title")
         else:
             yield _what_is_sent(subject, pair, route)
     used = {name for route in config.routes for name in route.destinations}
     for destination in config.destinations:
         if destination.name not in used:
             yield note(f"destination {destination.name}", "no route names it")
+
+
+def _is_for(route: Route, ae_title: str) -> bool:
+    return ANY in {route.calling_ae_title, ae_title} or route.calling_ae_title == ae_title
 
 
 def _what_is_sent(subject: str, pair: str, route: Route) -> Finding:
@@ -155,7 +163,7 @@ def _job_table(config: Config) -> Finding:
     if revision == head_revision():
         return good("job table", f"{file}, schema {revision}")
     return wrong(
-        "job table", f"{file} has schema {revision}, this version {head_revision()}; restart the services"
+        "job table", f"{file} has schema {revision}, this version {head_revision()}; {what_to_do(revision)}"
     )
 
 

@@ -54,6 +54,7 @@ class Spool:
         self._root = root
         self._jobs = root / "jobs"
         self._arriving = root / "arriving"
+        self._unclaimed = root / "unclaimed"
         self._min_free_bytes = min_free_bytes
         self._new_folder = threading.Lock()
         self._durable_folders: set[Path] = set()
@@ -222,11 +223,14 @@ class Spool:
         strangers = [path for path in folder.glob("images/*.dcm") if path.name not in known]
         return parts + [self._take_away(path, f"{folder.name}-{path.stem}") for path in strangers]
 
+    def has_unclaimed(self) -> bool:
+        """Whether something lies in `unclaimed`, of which nobody knows whose it is."""
+        return any(self._unclaimed.iterdir()) if self._unclaimed.exists() else False
+
     def _take_away(self, path: Path, name: str) -> Path:
-        unclaimed = self._root / "unclaimed"
-        make_folder(unclaimed)
-        path.rename(unclaimed / f"{name}-{uuid4().hex[:8]}{path.suffix}")
-        sync_folder(unclaimed)
+        make_folder(self._unclaimed)
+        path.rename(self._unclaimed / f"{name}-{uuid4().hex[:8]}{path.suffix}")
+        sync_folder(self._unclaimed)
         sync_folder(path.parent)
         return path
 

@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from daemon.job_records import JobRecord
+from daemon.job_records import DeliveryRecord, JobRecord
 from daemon.job_report import JobReport
 from daemon.jobs import DeliveryState, JobState
 
@@ -89,8 +89,11 @@ def safe(value: object) -> Text:
     )
 
 
-def jobs_table(jobs: Sequence[JobRecord]) -> Table:
-    """Newest jobs first, one line each."""
+def jobs_table(jobs: Sequence[JobRecord], deliveries: Sequence[DeliveryRecord] = ()) -> Table:
+    """Newest jobs first, one line each; deliveries that did not succeed yet stand with their jobs."""
+    setbacks = {
+        each.job_id: each for each in deliveries if each.state is DeliveryState.PENDING and each.detail
+    }
     table = _table("Job", "State", "Since", "Patient", "Accession", "Series", "Images", "From", "Remark")
     for job in jobs:
         patient = " ".join(part for part in (job.patient_name, job.patient_id) if part)
@@ -103,7 +106,7 @@ def jobs_table(jobs: Sequence[JobRecord]) -> Table:
             safe(job.series_description),
             str(job.instance_count),
             safe(job.calling_ae_title),
-            safe(_remark(job)),
+            safe(_remark(job) or _setback(setbacks.get(job.id))),
         )
     return table
 
@@ -264,6 +267,13 @@ def _remark(job: JobRecord) -> str:
     if job.state is JobState.QUEUED and job.not_before:
         return f"again at {_local(job.not_before)}"
     return " ".join(part for part in (job.reason_code and f"[{job.reason_code}]", job.reason) if part)
+
+
+def _setback(delivery: DeliveryRecord | None) -> str:
+    if delivery is None:
+        return ""
+    again = f"; again at {_local(delivery.not_before)}" if delivery.not_before else ""
+    return f"{delivery.destination}: {delivery.detail}{again}"
 
 
 def _progress(job: JobRecord) -> str:

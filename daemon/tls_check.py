@@ -63,7 +63,7 @@ def _authorities(path: Path, now: datetime) -> Iterator[Finding]:
     if not found:
         yield wrong("TLS authorities", f"{path} holds no certificate of an authority")
     for each in found:
-        name = ", ".join(f"{key}={value}" for ((key, value),) in each["subject"])
+        name = ", ".join(f"{key}={value}" for part in each["subject"] for key, value in part)
         yield _validity("TLS authority", name, str(each["notAfter"]), now)
 
 

@@ -282,6 +282,16 @@ def test_relative_paths_start_at_the_file(tmp_path, monkeypatch):
         ('[storage]\nroot = "{root}"\n[[peers]]\nae_title = "  "', "is empty"),
         ('[storage]\nroot = "{root}"\n[model]\ndevice = "tpu"', "line 4, [model] device: must be 'auto'"),
         ('storage.root = "{root}"\nnode.port = -1', "line 2, [node] port: "),
+        ('storage.root = "{root}"\nretention.days = 1_000_000', "less than or equal to 36500"),
+        ('storage.root = "{root}"\nseries.max_wait_seconds = 1e15', "less than or equal to 604800"),
+        (
+            'storage.root = "{root}"\nnode.port = 2762\n[tls]\ncertificate = "c"\nkey = "k"\nauthorities = "a"',
+            "[tls] port and [node] port are both 2762",
+        ),
+        (
+            'storage.root = "{root}"\n[[peers]]\nae_title = "A"\n[[peers]]\nae_title = "A"',
+            "put the hosts of both into one",
+        ),
         (
             '[storage]\nroot = "{root}"\n[[destinations]]\nname="A/B"\nae_title="A"\nhost="h"\nport=1',
             "line 4, ",
@@ -376,3 +386,10 @@ def test_values_are_frozen(tmp_path):
     """Nobody changes the configuration under another's feet."""
     with pytest.raises(ValueError, match="frozen"):
         load(tmp_path, WHOLE).node.port = 1
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path):
+    path = tmp_path / "oarlock.toml"
+    path.write_text(f'[storage]\nroot = "{tmp_path}"\n', encoding="utf-8-sig")
+
+    assert load_config(path, {}).storage.root == tmp_path

@@ -67,6 +67,14 @@ def test_all_jobs_of_a_patient_are_erased_and_nobody_elses(oarlock, queue, tmp_p
     assert oarlock("erase", "--patient", "ID-90125", "--yes").code == 2
 
 
+def test_what_nobody_claims_is_not_searched_and_that_is_said(oarlock, queue, spool):
+    job = delivered(queue, **WHO)
+    store_image(spool, 77, "1.2.9", b"Quillfeather, of another table")
+    spool.reconcile(queue.instance_uids)
+
+    assert "unclaimed was not searched" in oarlock("erase", job, "--yes").err
+
+
 def test_erasing_asks_first(oarlock, queue, monkeypatch):
     job = delivered(queue, **WHO)
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))

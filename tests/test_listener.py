@@ -386,6 +386,20 @@ def test_without_descriptors_it_pauses_before_it_tries_again(tmp_path, monkeypat
     assert pauses == [_BREATH_SECONDS] * 3
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+@pytest.mark.parametrize("from_host", ["127.0.0.1", "::1"])
+def test_both_versions_of_ip_come_to_one_port_and_addresses_are_known_as_they_are_written(
+    tmp_path, from_host
+):
+    peers = [{"ae_title": "SENDER", "hosts": [from_host]}]
+    with receiving_node(tmp_path, node={"host": "::"}, peers=peers) as node:
+        with Sender(node.port, host=from_host) as sender:
+            assert sender.accepted
+        other = {"127.0.0.1": "::1", "::1": "127.0.0.1"}[from_host]
+        with Sender(node.port, host=other) as stranger:
+            assert not stranger.accepted
+
+
 def test_connections_beyond_all_limits_are_closed_unheard(tmp_path):
     limits = NetworkLimits(spare_connections=3)
     with receiving_node(tmp_path, limits=limits, node={"max_associations": 1}) as node:

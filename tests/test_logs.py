@@ -173,3 +173,25 @@ def test_a_terminal_gets_text_and_a_pipe_json():
     assert piped.stdout == ""
     assert "hello" in on_terminal.stdout
     assert "{" not in on_terminal.stdout
+
+
+def test_what_a_peer_sends_does_nothing_to_the_terminal():
+    """A calling AE title with escapes would clear the screen, one with a newline would make up a line."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream, before = Terminal(), logging.root.handlers[:]
+    try:
+        logs.configure(stream, {})
+        structlog.get_logger().warning("association_rejected", calling="\x1b[2JA\nB")
+        logging.getLogger("pynetdicom").error("calling \x1b[2JA\nB")
+    finally:
+        logging.root.handlers[:] = before
+        structlog.reset_defaults()
+
+    first, second = stream.getvalue().splitlines()
+    assert "\x1b[2J" not in first + second
+    assert "[2JA" in first
+    assert "[2JA" in second

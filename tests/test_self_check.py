@@ -130,3 +130,15 @@ def test_the_installed_configuration_fails_its_check_until_it_is_edited(oarlock)
     assert answer.code == 1
     assert "nobody may send" in answer.out
     assert "structure sets go nowhere" in answer.out
+
+
+def test_peers_and_routes_that_do_not_meet_are_found(oarlock, tmp_path):
+    """What such a peer sends would be stored and then rejected; such a route would never be taken."""
+    more = '[[peers]]\nae_title = "CT1"\n' + destinations(free_port(), "TPS")
+    more += '[[routes]]\ncalling_ae_title = "CT_1"\ndestinations = ["TPS"]\n'
+    write_config(tmp_path, more)
+
+    answer = oarlock("check").out
+
+    assert "no route is for it" in answer
+    assert "no peer has this AE title" in answer
