@@ -42,7 +42,8 @@ def send(
 
     The bytes go out as they stand in the file.
     Only a destination that refuses a file's transfer syntax gets the same values in the other VR encoding.
-    The first file that is not stored ends it, and the outcome is that file's.
+    The first file that is not stored ends it, and the outcome is that file's; where all are stored, it is that of
+    the first about which the destination had something to say.
 
     Parameters
     ----------
@@ -63,16 +64,20 @@ def send(
         for sop_class in dict.fromkeys(sop_classes.values())
         for syntax in PROFILES[destination.profile].transfer_syntaxes
     ]
+    told: DeliveryOutcome | None = None
     try:
         with associated(destination, calling_ae_title, contexts, timeouts, tls) as association:
             for path, sop_class in sop_classes.items():
                 outcome = _send_file(association, path, sop_class, destination, timeouts)
+                if outcome.detail and len(paths) > 1:
+                    outcome = _about(outcome, sop_class)
                 if not outcome.sent:
-                    return _about(outcome, sop_class) if len(paths) > 1 else outcome
+                    return outcome
                 on_stored(path)
+                told = told or (outcome if outcome.detail else None)
     except NotDone as reason:
         return reason.outcome
-    return outcome
+    return told or outcome
 
 
 def _send_file(

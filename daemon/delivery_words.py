@@ -34,8 +34,7 @@ _WARNING_WORDS = {
     "its SOP class",
 }
 _FAILURE_WORDS = {
-    PeerStatus.SOP_CLASS_NOT_SUPPORTED: "it does not store this SOP class; enable RT Structure Set Storage "
-    "there",
+    PeerStatus.SOP_CLASS_NOT_SUPPORTED: "it does not store this SOP class; enable it there",
     PeerStatus.NOT_AUTHORISED: "this node may not store there; allow its AE title",
 }
 _FAILURE_RANGES = (

@@ -41,13 +41,13 @@ def hold_reason(findings: Sequence[Finding], policy: Policy) -> str:
     return _sentence(grave)
 
 
-def warning(findings: Sequence[Finding], policy: Policy) -> str:
-    """What a structure set's description should say; empty where there is nothing, or the route wants silence."""
+def doubts(findings: Sequence[Finding], policy: Policy) -> tuple[str, ...]:
+    """What is doubtful, the gravest first; nothing where there is nothing, or where the route wants silence."""
     if policy == "send":
-        return ""
+        return ()
     doubtful = [finding for finding in findings if finding.severity is not Severity.NOTE]
-    concerned = dict.fromkeys(finding.structure or "image" for finding in doubtful)
-    return ", ".join(concerned)
+    doubtful.sort(key=lambda finding: finding.severity is not Severity.HOLD)
+    return tuple(dict.fromkeys(finding.structure or "image" for finding in doubtful))
 
 
 def _sentence(findings: Sequence[Finding]) -> str:

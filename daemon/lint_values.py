@@ -251,21 +251,23 @@ def _strings(element: DataElement | RawDataElement, sets: Sequence[str], vr: str
 
 
 def _value(value: str, vr: str, path: str) -> Iterator[Finding]:
+    shown = "the value" if vr == "PN" else _shown(value, path)
     limit = _LONGEST.get(vr, 0)
     length = max(map(len, value.split("="))) if vr == "PN" else len(value)
     if length > (limit or (64 if vr == "PN" else length)):
-        yield TOO_LONG.at(path, f"{_shown(value, path)} has {length} characters, {vr} allows {limit or 64}")
+        yield TOO_LONG.at(path, f"{shown} has {length} characters, {vr} allows {limit or 64}")
     if not _is_well_formed(value.strip(" ") if vr != "UI" else value, vr):
-        yield MALFORMED.at(path, f"{_shown(value, path)} is no {vr}")
+        yield MALFORMED.at(path, f"{shown} is no {vr}")
     if vr in {"LO", "PN", "SH"} and _CONTROLS.search(value):
-        yield CONTROL.at(path, f"{_shown(value, path)} has control characters")
+        yield CONTROL.at(path, f"{shown} has control characters")
+
+
+_PERSONAL = ("Patient", "OtherPatient", "AccessionNumber", "MedicalRecordLocator", "AdmissionID")
 
 
 def _shown(value: str, path: str) -> str:
     """The value, but for what identifies a patient or a person."""
-    if path.rpartition(".")[2].startswith(("Patient", "OtherPatient")) or "Name" in path.removesuffix(
-        "ROIName"
-    ):
+    if path.rpartition(".")[2].startswith(_PERSONAL) or "Name" in path.removesuffix("ROIName"):
         return "the value"
     return repr(value if len(value) <= 40 else value[:40] + "…")
 

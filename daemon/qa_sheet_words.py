@@ -87,9 +87,9 @@ def _glyphs() -> frozenset[int]:
 
 
 def _name(name: object) -> str:
-    """The first group of a Person Name's representations, family name first (PS3.5 6.2.1.1)."""
-    alphabetic, *_ = str(name or "").split("=")
-    family, *others = (part.strip() for part in alphabetic.split("^"))
+    """The first group of a Person Name's representations that is not empty, family name first (PS3.5 6.2.1.1)."""
+    shown = next((group for group in str(name or "").split("=") if group.strip("^ ")), "")
+    family, *others = (part.strip() for part in shown.split("^"))
     return ", ".join(filter(None, (family, " ".join(filter(None, others)))))
 
 

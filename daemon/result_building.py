@@ -41,8 +41,8 @@ class Contoured:
         The job's; each object has its own, see `WantedObject.identity`.
     usual_cm3
         Usual volumes, (low, high) by TG-263 name; None where the bundle knows none.
-    warning
-        For the Series Description; empty where there is nothing to warn of.
+    doubts
+        For the Series Description: what is doubtful, the gravest first.
     """
 
     volume: CTVolume
@@ -52,7 +52,7 @@ class Contoured:
     model: ModelIdentity
     identity: ResultIdentity
     usual_cm3: Mapping[str, tuple[float, float]] | None = None
-    warning: str = ""
+    doubts: Sequence[str] = ()
 
     @cached_property
     def qa_sheet(self) -> "QASheet":
@@ -140,7 +140,7 @@ def _structure_set(
         contoured.model,
         contoured.remarks,
         PROFILES[wanted.profile],
-        warning=contoured.warning or None,
+        doubts=contoured.doubts,
     )
 
 

@@ -11,13 +11,14 @@ from uuid import UUID, uuid5
 
 from highdicom.base import SOPClass
 from highdicom.base_content import ContributingEquipment
-from pydicom import Dataset, dcmwrite
+from pydicom import DataElement, Dataset, dcmwrite
 from pydicom.errors import BytesLengthException
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DA, TM
 
 from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from daemon.iod_rules import absences
 from model.ct import CTVolume
 from model.structures import Code
 
@@ -30,7 +31,9 @@ MAX_ST = 1024
 """Characters of a Short Text."""
 
 _PLAIN = str.maketrans({"–": "-", "×": "x", "°": " deg", "³": "3", "\\": "/"})
-_UNDECODABLE = (BytesLengthException, ValueError, TypeError, KeyError, OverflowError, NotImplementedError)
+_UNDECODABLE = (
+    BytesLengthException, ValueError, TypeError, KeyError, OverflowError, NotImplementedError, OSError,
+)  # fmt: skip
 _NAMESPACE = UUID("0c2f5a92-6d0e-5b7f-9a41-3e8d7c6b1f24")
 
 
@@ -107,10 +110,7 @@ def new_result(
     )
     result.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     result.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    # Patient and study as the CT has them, character set included, so that non-ASCII names survive.
-    result.copy_patient_and_study_information(header)
-    if "SpecificCharacterSet" in header:
-        result.SpecificCharacterSet = header.SpecificCharacterSet
+    copy_patient_and_study(result, header)
     for what in ("InstanceCreation", "Series", "Content"):
         date, time = date_and_time(identity.created)
         setattr(result, f"{what}Date", date)
@@ -119,15 +119,38 @@ def new_result(
     return result
 
 
+def copy_patient_and_study(result: SOPClass, header: Dataset) -> None:
+    """Patient and study as the CT has them, character set included, so that non-ASCII names survive.
+
+    A sequence that lacks what the standard wants in its items stays behind: many scanners write such, and nobody
+    needs them to know whose contours these are.
+    """
+    result.copy_patient_and_study_information(header)
+    if "SpecificCharacterSet" in header:
+        result.SpecificCharacterSet = header.SpecificCharacterSet
+    incomplete = {each.where.partition("[")[0] for each in absences(result) if each.where}
+    for keyword in incomplete:
+        delattr(result, keyword)
+
+
 def readable(header: Dataset) -> Dataset:
     """The attributes whose values can be decoded; a broken optional one must not cost the whole result."""
     decoded = Dataset()
     for tag in list(header.keys()):
         try:
-            decoded.add(header[tag])
+            _decode(header[tag])
         except _UNDECODABLE:
             continue
+        decoded.add(header[tag])
     return decoded
+
+
+def _decode(element: DataElement) -> None:
+    """Decode all that is in an element, items of sequences too; raises one of `_UNDECODABLE`."""
+    if element.VR == "SQ":
+        for item in element.value or ():
+            for inner in item:
+                _decode(inner)
 
 
 def plain(text: str, limit: int) -> str:

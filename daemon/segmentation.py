@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from daemon.judgement import Policy, judge, warning
+from daemon.judgement import Policy, doubts, judge
 from daemon.result_building import Contoured, Store, StoredFile, build
 from daemon.result_header import ModelIdentity, ResultIdentity
 from daemon.result_objects import WantedObject
@@ -18,7 +18,7 @@ from daemon.structure_template import ROI, Template, apply_template, left_out
 from model.contours import trace_all
 from model.ct import CTVolume, read_series
 from model.errors import ReasonCode, SeriesUnsuitable
-from model.findings import Finding
+from model.findings import Finding, Severity
 from model.geometry import Mask, SliceGrid
 from model.reference_ranges import ReferenceRanges
 
@@ -156,23 +156,30 @@ def contour_series(
     masks = _requested(found.masks, organs, volume)
     weights = segmenter.bundle
     enter("judge", 0.0)
-    findings = judge(volume, found.masks, weights.reference_ranges, found.confidence)
+    judged = judge(volume, found.masks, weights.reference_ranges, found.confidence)
+    findings = tuple(each for each in judged if each.structure is None or each.structure in organs)
     enter("contours", 0.0)
     wished = apply_template(template, masks, volume.grid)
     traced = trace_all([roi.mask for roi in wished], volume.grid.pixel_spacing_mm)
     rois = [
-        replace(roi, contours=contours, remark=_about(roi, findings))
+        replace(roi, contours=contours, remark=_about(roi, template, findings))
         for roi, contours in zip(wished, traced, strict=True)
     ]
     contoured = Contoured(
         volume,
         rois,
         findings,
-        (*volume.remarks, *found.remarks, *_never_learned(organs, weights)),
+        (
+            *_said_of_the_image(findings, policy),
+            *_not_found(masks, weights),
+            *volume.remarks,
+            *found.remarks,
+            *_never_learned(organs, weights),
+        ),
         ModelIdentity(weights.name, weights.version, weights.digest),
         identity,
         _usual_cm3(weights.reference_ranges, organs),
-        warning(findings, policy),
+        doubts(findings, policy),
     )
     files = tuple(build(each, contoured, store, enter) for each in wanted)
     enter("check", 1.0)
@@ -198,8 +205,26 @@ def _usual_cm3(
     return {name: (found.low, found.high) for name, found in usual.items() if found}
 
 
-def _about(roi: ROI, findings: Sequence[Finding]) -> str:
-    return "; ".join(each.text for each in findings if roi.organ and each.structure == roi.organ)
+def _about(roi: ROI, template: Template, findings: Sequence[Finding]) -> str:
+    """What is doubtful about a structure, or about one that it is made from."""
+    organs = template.organs_of(roi.name)
+    return "; ".join(
+        each.text if roi.organ else f"{each.structure}: {each.text}"
+        for each in findings
+        if each.structure in organs
+    )
+
+
+def _said_of_the_image(findings: Sequence[Finding], policy: Policy) -> list[str]:
+    """Doubts that concern no single structure, which has a description of its own."""
+    if policy == "send":
+        return []
+    return [each.text for each in findings if each.structure is None and each.severity is not Severity.NOTE]
+
+
+def _not_found(masks: Mapping[str, Mask], weights: BundleInfo) -> list[str]:
+    missing = [name for name, mask in masks.items() if mask.is_empty and name in weights.structure_names]
+    return [f"not found: {', '.join(missing)}"] if missing else []
 
 
 def _requested(found: Mapping[str, Mask], structures: Sequence[str], volume: CTVolume) -> dict[str, Mask]:

@@ -19,6 +19,7 @@ from daemon.result_header import (
     ModelIdentity,
     ResultIdentity,
     contributing_equipment,
+    copy_patient_and_study,
     date_and_time,
     plain,
     readable,
@@ -54,7 +55,7 @@ class RTStructureSet(SOPClass):
         model: ModelIdentity,
         remarks: Sequence[str],
         profile: Profile,
-        warning: str | None,
+        doubts: Sequence[str],
     ) -> None:
         header = readable(volume.header)
         super().__init__(
@@ -68,7 +69,7 @@ class RTStructureSet(SOPClass):
             manufacturer=MANUFACTURER,
             manufacturer_model_name=MANUFACTURER,
             software_versions=software_version(),
-            series_description=_series_description(warning),
+            series_description=_series_description(doubts),
             transfer_syntax_uid=ImplicitVRLittleEndian,
         )
         self.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
@@ -77,10 +78,7 @@ class RTStructureSet(SOPClass):
         named = [replace(roi, name=names[roi.name]) for roi in written(rois, profile)]
         remarks = (*remarks, *remarks_about(rois, profile))
 
-        # Patient and study as the CT has them, character set included, so that non-ASCII names survive.
-        self.copy_patient_and_study_information(header)
-        if "SpecificCharacterSet" in header:
-            self.SpecificCharacterSet = header.SpecificCharacterSet
+        copy_patient_and_study(self, header)
         # RT Series (C.8.8.1)
         self.OperatorsName = None
         self.SeriesDate, self.SeriesTime = date_and_time(identity.created)
@@ -117,7 +115,7 @@ def build_structure_set(
     remarks: Sequence[str] = (),
     profile: Profile = PROFILES["generic"],
     *,
-    warning: str | None = None,
+    doubts: Sequence[str] = (),
 ) -> RTStructureSet:
     """Make the structure set of one volume; the same arguments make the same bytes.
 
@@ -131,10 +129,10 @@ def build_structure_set(
     remarks
         Sentences for the reader, such as what was unusual about the series.
         `remarks_about` adds its own.
-    warning
-        What is suspicious about the result, in a few words for lists of series; None where nothing is.
+    doubts
+        What is suspicious about the result, a name each, the gravest first; for lists of series.
     """
-    return RTStructureSet(volume, rois, identity, model, remarks, profile, warning)
+    return RTStructureSet(volume, rois, identity, model, remarks, profile, doubts)
 
 
 def written(rois: Sequence[ROI], profile: Profile) -> list[ROI]:
@@ -149,11 +147,16 @@ def remarks_about(rois: Sequence[ROI], profile: Profile) -> list[str]:
     return [*left_out(rois), *shortening_remarks(names, profile)]
 
 
-def _series_description(warning: str | None) -> str:
-    """LO, at most 64 characters: what a warning says comes first, as lists cut the end."""
-    if not warning:
+def _series_description(doubts: Sequence[str]) -> str:
+    """LO, at most 64 characters: doubts come first, as lists cut the end; names that have no room are counted."""
+    if not doubts:
         return SERIES_DESCRIPTION
-    return _SUSPICIOUS.format(plain(warning, MAX_LO - len(_SUSPICIOUS.format(""))))
+    for shown in range(len(doubts), 0, -1):
+        rest = f" +{len(doubts) - shown}" if shown < len(doubts) else ""
+        words = _SUSPICIOUS.format(", ".join(doubts[:shown]) + rest)
+        if len(words) <= MAX_LO:
+            return words
+    return _SUSPICIOUS.format(f"{len(doubts)} doubts")
 
 
 def _description(model: ModelIdentity, remarks: Sequence[str]) -> str:

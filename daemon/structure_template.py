@@ -85,6 +85,15 @@ class Template:
         named |= {source for each in self.structures for source in each.sources if source not in own}
         return tuple(each.name for each in STRUCTURES + EXTRA_STRUCTURES if each.name in named)
 
+    def organs_of(self, name: str) -> frozenset[str]:
+        """TG-263 names of the organs that a structure is, or that it is made from, however often derived."""
+        line = next((each for each in self.structures if each.name == name), None)
+        if line is None:
+            return frozenset({name})
+        if line.organ:
+            return frozenset({line.organ.name})
+        return frozenset[str]().union(*map(self.organs_of, line.sources))
+
 
 @dataclass(frozen=True, eq=False)
 class ROI:

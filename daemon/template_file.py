@@ -1,5 +1,6 @@
 """A structure template's TOML file: read, or every problem in it with its line."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -41,7 +42,7 @@ def _colour(value: object) -> object:
     """`#ffec00` as [255, 236, 0]."""
     digits = value.removeprefix("#") if isinstance(value, str) else ""
     if isinstance(value, str):
-        if not value.startswith("#") or len(digits) != 6:
+        if not value.startswith("#") or not re.fullmatch("[0-9A-Fa-f]{6}", digits):
             raise ValueError(f'must be like "#ffec00" or [255, 236, 0], found {value!r}')
         return tuple(bytes.fromhex(digits))
     return value
@@ -61,9 +62,9 @@ class _Table(BaseModel):
 
 
 class _Code(_Table):
-    value: Annotated[str, Field(min_length=1, max_length=16)]
-    scheme: Annotated[str, Field(min_length=1, max_length=16)]
-    meaning: Annotated[str, Field(min_length=1, max_length=64)]
+    value: Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_plain)]
+    scheme: Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_plain)]
+    meaning: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_plain)]
 
 
 class _Directions(_Table):

@@ -13,7 +13,7 @@ from scipy import ndimage
 from model.body_sections import CoarseVolume, Sections, body_sections, coarse_volume
 from model.ct import LOWEST_HU, CTVolume
 from model.findings import Finding, Severity
-from model.geometry import Mask
+from model.geometry import Mask, SliceGrid
 from model.section_atlas import AS_GIVEN, MIRRORED, WAYS, Match, average_sections
 
 LEAST_SIMILARITY = 0.78
@@ -155,9 +155,7 @@ def _levels_disagree(volume: CTVolume, masks: Mapping[str, Mask]) -> list[Findin
     sections = None if coarse is None else body_sections(coarse)
     if brainstem is None or brainstem.is_empty or sections is None or len(sections.hu) < FEWEST_SECTIONS:
         return []
-    heights = volume.grid.positions_mm[:, 2]
-    found = heights[brainstem.corner[0] : brainstem.corner[0] + len(brainstem.voxels)].min()
-    off = float(found - average_sections().match(sections).zero_mm)
+    off = _lower_end_mm(brainstem, volume.grid) - average_sections().match(sections).zero_mm
     if abs(off) <= LEVEL_TOLERANCE_MM:
         return []
     text = (
@@ -165,6 +163,14 @@ def _levels_disagree(volume: CTVolume, masks: Mapping[str, Mask]) -> list[Findin
         f"expected is within {LEVEL_TOLERANCE_MM:.0f} mm"
     )
     return [Finding("wrong-level", Severity.WARNING, "Brainstem", text)]
+
+
+def _lower_end_mm(mask: Mask, grid: SliceGrid) -> float:
+    """How high a structure's lowest voxel lies; in a tilted slice that is not where the slice begins."""
+    slices, rows, columns = (
+        index + first for index, first in zip(np.nonzero(mask.voxels), mask.corner, strict=True)
+    )
+    return float(grid.to_patient(slices, np.stack([rows, columns], axis=1))[:, 2].min())
 
 
 def _organs_in_air(volume: CTVolume, masks: Mapping[str, Mask]) -> list[Finding]:

@@ -105,6 +105,19 @@ def test_warning_and_duplicate_count_as_delivered_and_say_so(structure_set, stat
     assert "look here" in outcome.detail
 
 
+def test_of_several_objects_the_remark_about_the_first_is_not_lost(structure_set, tmp_path):
+    other = tmp_path / "other.dcm"
+    dataset = dcmread(structure_set)
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "2.25.999"
+    dataset.save_as(other)
+
+    with ReceivingPeer(statuses=[0xB006]) as peer:
+        outcome = send([structure_set, other], destination(peer.port), "OARLOCK")
+
+    assert (outcome.sent, outcome.status) == (True, 0xB006)
+    assert "RT Structure Set Storage: warning 0xB006" in outcome.detail
+
+
 @pytest.mark.parametrize(
     ("status", "words"),
     [
@@ -112,7 +125,7 @@ def test_warning_and_duplicate_count_as_delivered_and_say_so(structure_set, stat
         (0xA901, "does not match its SOP class"),
         (0xC000, "cannot understand"),
         (0x0110, "processing failure"),
-        (0x0122, "enable RT Structure Set Storage"),
+        (0x0122, "does not store this SOP class"),
         (0x0124, "allow its AE title"),
         (0xFFFE, "not define"),
     ],

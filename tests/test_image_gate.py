@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from pydicom import Dataset
+from scipy import ndimage
 
 from model.body_sections import body_sections, coarse_volume
 from model.ct import CTVolume
@@ -18,6 +19,7 @@ from model.image_gate import examine_anatomy, examine_image
 from model.section_atlas import AS_GIVEN, WAYS, average_sections
 from tests.anatomy import average_anatomy
 from tests.paths import shared_data
+from tests.phantom import make_grid
 
 SIDE = 272
 """Columns and rows of the image below: the anatomy's shoulders reach the edge of its own matrix."""
@@ -255,6 +257,43 @@ def test_a_brainstem_at_another_level_than_the_image_has_it_is_warned_about() ->
     found = examine_anatomy(volume, {**masks, "Brainstem": lower})
 
     assert ("wrong-level", "Brainstem") in {(f.code, f.structure) for f in found}
+
+
+@pytest.mark.parametrize("degrees", [-15, 15])
+def test_a_tilted_gantry_moves_no_organ(degrees: int) -> None:
+    """Slices of a tilted gantry begin higher or lower than the patient's middle in them lies."""
+    volume, masks = anatomy()
+    grid = make_grid(
+        offsets_mm=np.arange(-150, 145, 5.0),
+        pixel_spacing_mm=(4.0, 4.0),
+        size=(128, 128),
+        tilt_degrees=degrees,
+    )
+    hu = seen_on(grid, volume, volume.hu.astype(np.float32), -1000).round().astype(np.int16)
+    tilted = {
+        name: Mask.from_full(seen_on(grid, volume, masks[name].full().astype(np.float32), 0) > 0.5)
+        for name in ("Brainstem", "Bone_Mandible", "Parotid_L", "Parotid_R")
+    }
+
+    assert "wrong-level" not in codes(examine_anatomy(CTVolume(hu, grid, (), Dataset()), tilted))
+
+
+def seen_on(grid: SliceGrid, volume: CTVolume, values: np.ndarray, outside: float) -> np.ndarray:
+    """Values of a volume on another grid about the same middle."""
+    pixels = np.stack(np.mgrid[: grid.rows, : grid.columns], axis=-1).reshape(-1, 2)
+    middle = volume.grid.to_patient(len(volume.hu) // 2, [(SIDE / 2, SIDE / 2)])[0] - np.array([0, 0, 20])
+    own = volume.grid
+    step = own.positions_mm[1] - own.positions_mm[0]
+    axes = np.stack(
+        [step, own.column_direction * own.pixel_spacing_mm[0], own.row_direction * own.pixel_spacing_mm[1]]
+    )
+    slices = []
+    for index in range(grid.shape[0]):
+        places = grid.to_patient(index, pixels) + middle - own.positions_mm[0]
+        slices.append(
+            ndimage.map_coordinates(values, np.linalg.solve(axes.T, places.T), order=1, cval=outside)
+        )
+    return np.stack(slices).reshape(grid.shape)
 
 
 def test_an_organ_in_air_is_warned_about() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from daemon.jobs import JobState
-from daemon.judgement import hold_reason, warning
+from daemon.judgement import doubts, hold_reason
 from model.findings import Finding, Severity
 from tests.peers import ReceivingPeer
 from tests.workplace import Workplace
@@ -24,8 +24,8 @@ NOTE = Finding("not-judged", Severity.NOTE, None, "there are no ranges")
 def test_a_routes_policy_decides_what_is_held_and_what_is_marked(policy, held, marked):
     for finding in (NOTE, WARNING, HOLD):
         assert bool(hold_reason([finding], policy)) is (finding in held)
-    assert bool(warning([NOTE, WARNING], policy)) is marked
-    assert warning([NOTE], policy) == ""
+    assert bool(doubts([NOTE, WARNING], policy)) is marked
+    assert doubts([NOTE], policy) == ()
 
 
 def test_the_reason_says_what_was_found_and_does_not_grow_without_bound():
@@ -33,8 +33,8 @@ def test_the_reason_says_what_was_found_and_does_not_grow_without_bound():
     assert hold_reason([HOLD] * 9, "warn").endswith("; and 6 more findings")
 
 
-def test_a_warning_names_each_structure_once():
-    assert warning([WARNING, WARNING, HOLD], "warn") == "Eye_L, image"
+def test_doubts_name_each_structure_once_the_gravest_first():
+    assert doubts([WARNING, WARNING, HOLD], "warn") == ("image", "Eye_L")
 
 
 def test_a_phantom_is_held_until_somebody_releases_it(tmp_path):

@@ -67,7 +67,7 @@ def written(request, series, tmp_path_factory):
     ]
     path = tmp_path_factory.mktemp(profile.name) / "rtstruct.dcm"
     path.write_bytes(
-        encode(build_structure_set(volume, rois, IDENTITY, MODEL, (), profile, warning="Lens_L"))
+        encode(build_structure_set(volume, rois, IDENTITY, MODEL, (), profile, doubts=["Lens_L"]))
     )
     return Written(folder, path, volume, rois, profile)
 

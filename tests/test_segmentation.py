@@ -1,5 +1,6 @@
 """Files become a checked structure set, or the true reason why not."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
@@ -185,6 +186,43 @@ def test_what_is_doubtful_stands_in_the_description_of_series_and_structure(seri
     for roi in dataset.StructureSetROISequence:
         if roi.ROIName in concerned:
             assert concerned[roi.ROIName] in roi.ROIDescription
+
+
+def test_what_was_asked_for_and_not_found_stands_in_the_structure_set(series, tmp_path):
+    """Who plans sees the file alone."""
+    stub = StubSegmenter()
+    found = stub.segment
+    stub.segment = lambda *given: replace(
+        seen := found(*given), masks={name: mask for name, mask in seen.masks.items() if name != "Eye_L"}
+    )
+
+    done = contour(series, tmp_path, stub)
+
+    assert "not found: Eye_L" in dcmread(done.files[0].path).StructureSetDescription
+
+
+def test_doubts_about_organs_that_nobody_asked_for_are_none_of_the_results(series, tmp_path):
+    uncertain = StubSegmenter(confidence={"Eye_L": 0.6, "Eye_R": 0.6})
+
+    done = contour(series, tmp_path, uncertain, structures=("Brain", "Eye_R"))
+
+    assert "Eye_R" in {each.structure for each in done.findings}
+    assert "Eye_L" not in {each.structure for each in done.findings}
+
+
+def test_a_derived_structure_says_what_is_doubtful_about_its_source(series, tmp_path):
+    file = tmp_path / "site.toml"
+    file.write_text(TEMPLATE)
+    uncertain = StubSegmenter(confidence={"Eye_L": 0.6})
+
+    done = contour_series(
+        series, uncertain, IDENTITY, load_template(file), [STRUCTURE_SET], stored_in(tmp_path)
+    )
+
+    eye, margin = dcmread(done.files[0].path).StructureSetROISequence
+    text = next(each.text for each in done.findings if each.structure == "Eye_L")
+    assert text in eye.ROIDescription
+    assert f"Eye_L: {text}"[:60] in margin.ROIDescription
 
 
 def test_a_segmentation_is_made_beside_the_structure_set(series, tmp_path):

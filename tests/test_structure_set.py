@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import SimpleITK
 from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from daemon.destination_profile import PROFILES, EmptyStructures
-from daemon.result_header import encode
+from daemon.result_header import encode, readable
 from daemon.structure_set import build_structure_set
+from daemon.structure_set_check import check_structure_set
 from daemon.structure_template import DEFAULT_TEMPLATE, Codes, InterpretedType, apply_template, template_of
 from model.contours import Contour, fill
 from model.ct import read_series
@@ -363,11 +366,46 @@ def test_a_derived_structure_that_lacks_a_source_is_never_written_and_always_tol
 def test_a_suspicious_result_says_so_in_lists_of_series():
     grid = make_grid()
     rois = rois_of({"SpinalCord": organ_masks(grid)["SpinalCord"]}, grid)
-    for warning in ("Brain, Parotid_L", "Brain, " * 30):
-        made = build_structure_set(ct_volume(grid), rois, IDENTITY, MODEL, warning=warning)
-        assert made.SeriesDescription.startswith("CHECK: Brain, ")
-        assert made.SeriesDescription.endswith(" - NEEDS REVIEW")
-        assert len(made.SeriesDescription) <= 64
+    many = ["Brainstem", "Glnd_Lacrimal_L", "Glnd_Lacrimal_R", "OpticNrv_L", "OpticNrv_R"]
+    for doubts, said in (
+        (["Brain", "Parotid_L"], "CHECK: Brain, Parotid_L - NEEDS REVIEW"),
+        (many, "CHECK: Brainstem, Glnd_Lacrimal_L +3 - NEEDS REVIEW"),
+    ):
+        made = build_structure_set(ct_volume(grid), rois, IDENTITY, MODEL, doubts=doubts)
+        assert made.SeriesDescription == said
+
+
+def test_a_sequence_that_the_ct_left_incomplete_does_not_cost_the_result(tmp_path):
+    """Many scanners leave out what the standard wants in the items of sequences that nobody needs here."""
+    grid = make_grid()
+    volume, masks = ct_volume(grid), organ_masks(grid)
+    header = volume.header
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator = "CTHEAD", "99SITE"  # without Code Meaning
+    header.ProcedureCodeSequence = [code]
+    header.ReferencedStudySequence = [Dataset()]
+    header.OtherPatientIDsSequence = [Dataset()]
+    header.OtherPatientIDsSequence[0].PatientID = "also 4711"
+    header.StudyDescription = "Head and neck"
+    rois = rois_of({"SpinalCord": masks["SpinalCord"]}, grid)
+
+    path = tmp_path / "rtstruct.dcm"
+    path.write_bytes(encode(build_structure_set(volume, rois, IDENTITY, MODEL)))
+
+    check_structure_set(path, volume, rois, IDENTITY)
+    written = dcmread(path)
+    assert "ProcedureCodeSequence" not in written
+    assert written.StudyDescription == "Head and neck"
+
+
+def test_an_item_that_cannot_be_decoded_costs_its_sequence_alone():
+    header = Dataset()
+    header.PatientID = "4711"
+    item = Dataset()
+    item[0x00091001] = RawDataElement(Tag(0x00091001), "ZZ", 2, b"ab", 0, False, True)  # noqa: FBT003 - its order
+    header.ReferencedStudySequence = [item]
+
+    assert [element.keyword for element in readable(header)] == ["PatientID"]
 
 
 # References and geometry
