@@ -110,6 +110,20 @@ def retry(job: JobNumber, config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 
 @app.command(rich_help_panel="Look after jobs")
+def resend(
+    job: JobNumber,
+    *,
+    to: Annotated[str | None, typer.Option(metavar="NAME", help="This destination alone.")] = None,
+    because: Because = "",
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Send the results of a delivered job once more, the same objects, as to a planner who has deleted them."""
+    with _queue(config) as queue:
+        queue.send_again(job, to, _by_operator("sent again", because, queue.job(job)))
+        typer.echo(f"job {job} is {JobState.SEGMENTED}")
+
+
+@app.command(rich_help_panel="Look after jobs")
 def cancel(job: JobNumber, *, because: Because = "", config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Stop or discard a job that is not delivered; nothing more of it is sent.
 

@@ -387,6 +387,18 @@ class JobQueue:
         with self._writing() as session:
             return operators.retry(session, self._clock(), job_id, by)
 
+    def send_again(self, job_id: int, destination: str | None, detail: str) -> None:
+        """Have a delivered job's results sent once more, to one destination or (None) to all.
+
+        Raises
+        ------
+        NoSuchJob
+        IllegalTransition
+            The job is not delivered, or was never sent to that destination.
+        """
+        with self._writing() as session:
+            operators.send_again(session, self._clock(), job_id, destination, detail)
+
     def cancel(self, job_id: int, detail: str) -> None:
         """Stop an unfinished job and what it still had to send; raises NoSuchJob, IllegalTransition."""
         with self._writing() as session:

@@ -178,10 +178,26 @@ def ask_again(session: Session, now: datetime, job_id: int) -> list[str]:
         if delivery.state in {DeliveryState.FAILED, DeliveryState.CANCELLED}
     ]
     for delivery in unsent:
-        let_go(delivery, DeliveryState.PENDING)
-        delivery.created_at, delivery.attempts = now, 0
-        delivery.failure_kind = delivery.last_status = delivery.detail = None
+        _begin_anew(delivery, now)
     return [delivery.destination for delivery in unsent]
+
+
+def once_more(session: Session, now: datetime, job_id: int, destination: str | None) -> list[str]:
+    """Put what was sent back to pending, every object of it; returns the destinations."""
+    wanted = [each for each in of_job(session, job_id) if destination in {None, each.destination}]
+    for delivery in wanted:
+        _begin_anew(delivery, now)
+        delivery.sent_at = None
+        for item, _ in items(session, delivery.id):
+            item.sent_at = item.committed_at = None
+    return [delivery.destination for delivery in wanted]
+
+
+def _begin_anew(delivery: Delivery, now: datetime) -> None:
+    """Let a delivery be tried as if it had not been, with a new age."""
+    let_go(delivery, DeliveryState.PENDING)
+    delivery.created_at, delivery.attempts = now, 0
+    delivery.failure_kind = delivery.last_status = delivery.detail = None
 
 
 def close(session: Session, now: datetime, job_id: int) -> None:

@@ -35,6 +35,17 @@ def retry(session: Session, now: datetime, job_id: int, by: str) -> JobState:
     return target
 
 
+def send_again(session: Session, now: datetime, job_id: int, destination: str | None, detail: str) -> None:
+    """Have a delivered job's results delivered once more, to one destination or to all."""
+    job = get(session, job_id)
+    if job.state is not JobState.DELIVERED:
+        raise refusal(job, "sent again")
+    wanted = delivering.once_more(session, now, job_id, destination)
+    if not wanted:
+        raise IllegalTransition(f"job {job_id} was not sent to {destination}; see `oarlock show {job_id}`")
+    _move(session, now, job, JobState.SEGMENTED, f"{detail}: {', '.join(wanted)}")
+
+
 def cancel(session: Session, now: datetime, job_id: int, detail: str) -> None:
     """Stop an unfinished job and what it still had to send."""
     job = get(session, job_id)

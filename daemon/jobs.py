@@ -47,9 +47,9 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     ),
     JobState.HELD: frozenset({JobState.SEGMENTED, JobState.REJECTED, JobState.CANCELLED}),
     JobState.SEGMENTED: frozenset({JobState.DELIVERED, JobState.FAILED, JobState.CANCELLED}),
-    JobState.DELIVERED: frozenset({JobState.PURGED}),
+    JobState.DELIVERED: frozenset({JobState.SEGMENTED, JobState.PURGED}),
     # A retry starts where the work stopped: at the segmentation, at the operator who is to decide, or at the
-    # deliveries still missing.
+    # deliveries still missing. What is delivered may be sent again.
     JobState.REJECTED: frozenset({JobState.QUEUED, JobState.HELD, JobState.PURGED}),
     JobState.FAILED: frozenset({JobState.QUEUED, JobState.SEGMENTED, JobState.CANCELLED, JobState.PURGED}),
     JobState.CANCELLED: frozenset({JobState.QUEUED, JobState.HELD, JobState.SEGMENTED, JobState.PURGED}),
@@ -64,7 +64,7 @@ DECIDED = frozenset({JobState.DELIVERED, JobState.REJECTED, JobState.CANCELLED})
 """Sent, or found not to be sent by a gate or a person: retention may purge these. A failure awaits a decision."""
 
 SETTLED = frozenset({JobState.DELIVERED, JobState.PURGED})
-"""Never worked on again, not even by an operator's retry."""
+"""Never segmented again: their images are needed no more."""
 
 
 class DeliveryState(StrEnum):

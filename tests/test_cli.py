@@ -18,7 +18,9 @@ from tests.job_rows import (
     segmented,
 )
 from tests.paths import REPOSITORY
+from tests.peers import ReceivingPeer
 from tests.stored import store_image
+from tests.workplace import Workplace
 
 
 @pytest.fixture
@@ -312,3 +314,25 @@ def test_recovering_as_another_user_is_refused_before_anything_is_made(oarlock, 
     assert answer.code == 1
     assert "belongs to another user" in answer.err
     assert not list(tmp_path.glob("oarlock.db*"))
+
+
+def test_a_delivered_job_is_sent_again_as_the_same_object(tmp_path, capsys, monkeypatch):
+    """The planner has deleted it: nothing is contoured anew."""
+    write_config(tmp_path)
+    oarlock = Oarlock(tmp_path / "oarlock.toml", capsys, monkeypatch)
+    with ReceivingPeer() as tps:
+        workplace = Workplace(tmp_path, ports={"tps": tps.port})
+        job = workplace.segmented()
+        assert workplace.deliver_all_due() == 1
+
+        answer = oarlock("resend", job, "--to", "tps", "--because", "deleted by mistake")
+
+        assert answer.out == f"job {job} is segmented\n"
+        assert workplace.deliver_all_due() == 1
+        first, second = tps.received
+        assert workplace.job(job).state is JobState.DELIVERED
+        history = [event.detail for event in workplace.queue.events(job)]
+        workplace.queue.close()
+
+    assert first.dataset_bytes == second.dataset_bytes
+    assert any("sent again by" in detail and "deleted by mistake: tps" in detail for detail in history)

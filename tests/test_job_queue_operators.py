@@ -13,7 +13,7 @@ from daemon.errors import IllegalTransition
 from daemon.job_queue import migrate
 from daemon.job_queue_engine import sqlite_engine
 from daemon.jobs import DeliveryState, JobState
-from tests.job_rows import DOUBT, held, queue_in, segmented, url_in
+from tests.job_rows import DOUBT, delivered, held, queue_in, segmented, send_next, url_in
 
 
 def test_nothing_of_a_held_job_is_sent_and_its_row_says_why(queue):
@@ -80,6 +80,37 @@ def test_what_was_stored_though_it_was_cancelled_cannot_be_sent_twice_by_a_retry
         queue.retry(job)
 
     assert queue.job(job).state is JobState.CANCELLED
+
+
+def test_what_is_delivered_is_sent_once_more_as_if_it_had_never_been(queue, clock):
+    job = segmented(queue, "TPS", "PACS")
+    assert {send_next(queue), send_next(queue)} == {"TPS", "PACS"}
+    first = queue.events(job)[-1].at
+    clock.forward(days=3)
+
+    queue.send_again(job, "TPS", "sent again by ada")
+
+    assert queue.job(job).state is JobState.SEGMENTED
+    claimed = queue.claim_delivery("worker-1", 60)
+    assert (claimed[0].destination, claimed[0].attempts) == ("TPS", 1)
+    assert [item.sent_at for item, _ in queue.delivery_items(claimed[0].id)] == [None]
+    assert queue.claim_delivery("worker-2", 60) is None
+    queue.delivery_sent(claimed[0].id, 0)
+    assert queue.job(job).state is JobState.DELIVERED
+    with closing(sqlite3.connect(queue._engine.url.database)) as table:
+        (told,) = table.execute("SELECT delivered_utc FROM v_turnaround WHERE job = ?", (job,)).fetchone()
+    assert told == f"{first:%Y-%m-%d %H:%M:%S}"
+
+
+def test_only_what_is_delivered_can_be_sent_again_and_only_to_where_it_was_sent(queue):
+    done, waiting = delivered(queue, "1.2"), segmented(queue, "TPS", series="1.1")
+
+    with pytest.raises(IllegalTransition, match="cannot be sent again"):
+        queue.send_again(waiting, None, "sent again")
+    with pytest.raises(IllegalTransition, match="was not sent to PACS"):
+        queue.send_again(done, "PACS", "sent again")
+
+    assert queue.job(done).state is JobState.DELIVERED
 
 
 @pytest.mark.parametrize("decision", ["release", "refuse"])

@@ -17,7 +17,7 @@ ALLOWED = {
     "segmenting": "segmented queued rejected held failed cancelled",
     "segmented": "delivered failed cancelled",
     "held": "segmented rejected cancelled",
-    "delivered": "purged",
+    "delivered": "segmented purged",
     "rejected": "queued held purged",
     "failed": "queued segmented cancelled purged",
     "cancelled": "queued held segmented purged",
