@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import pwd
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -28,6 +29,7 @@ app = typer.Typer()
 
 JobNumber = Annotated[int, typer.Argument(metavar="JOB", help="Its number, as in `oarlock jobs`.", min=1)]
 _DAYS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
+_LOGIN = Path("/proc/self/loginuid")
 Because = Annotated[str, typer.Option(help="Why, for the history.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs; times are UTC.")]
 
@@ -268,4 +270,14 @@ def _by_operator(what: str, because: str, job: "JobRecord") -> str:
 
 
 def _operator() -> str:
-    return os.environ.get("SUDO_USER") or getpass.getuser()
+    """Who decides: whoever logged in, also where sudo was called by root."""
+    by_sudo = os.environ.get("SUDO_USER", "")
+    return by_sudo if by_sudo not in {"", "root"} else _logged_in() or by_sudo or getpass.getuser()
+
+
+def _logged_in() -> str:
+    """The user of this login (pam_loginuid(8)); empty where nobody has logged in, as at boot or in a container."""
+    try:
+        return pwd.getpwuid(int(_LOGIN.read_text())).pw_name
+    except (OSError, ValueError, KeyError, OverflowError):
+        return ""

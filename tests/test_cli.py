@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from daemon import cli_jobs
 from daemon.jobs import JobState
 from tests.command import Oarlock, write_config
 from tests.job_rows import (
@@ -336,3 +337,18 @@ def test_a_delivered_job_is_sent_again_as_the_same_object(tmp_path, capsys, monk
 
     assert first.dataset_bytes == second.dataset_bytes
     assert any("sent again by" in detail and "deleted by mistake: tps" in detail for detail in history)
+
+
+@pytest.mark.parametrize(
+    ("sudo", "login", "who"), [("ada", "1", "ada"), ("root", "1", "daemon"), ("root", "-", "root")]
+)
+def test_the_history_names_who_logged_in(oarlock, queue, tmp_path, monkeypatch, sudo, login, who):
+    """Also where `sudo -i` stands before `sudo -u oarlock`, which makes root of everybody."""
+    (tmp_path / "loginuid").write_text(login)
+    monkeypatch.setattr(cli_jobs, "_LOGIN", tmp_path / "loginuid")
+    monkeypatch.setenv("SUDO_USER", sudo)
+    job = queued(queue)
+
+    oarlock("cancel", job)
+
+    assert queue.events(job)[-1].detail == f"cancelled by {who}"
