@@ -277,7 +277,7 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _tls_has_a_port_of_its_own(self) -> Self:
-        if self.tls and not self.tls.only and self.tls.port == self.node.port:
+        if self.tls and not self.tls.only and self.tls.port == self.node.port != 0:
             raise ValueError(
                 f"[tls] port and [node] port are both {self.tls.port}; choose another, or set [tls] only"
             )
