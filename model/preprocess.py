@@ -251,14 +251,31 @@ def _as_image(hu: NDArray[np.int16], grid: SliceGrid) -> sitk.Image:
     return image
 
 
+def smoothing_variance(
+    spacing_mm: Sequence[float], preprocessing: Preprocessing, smoothed_to_mm: float = 0.0
+) -> list[float]:
+    """How much to blur an image so that it is no sharper than the network knows: (x, y, z) in squared voxels.
+
+    Parameters
+    ----------
+    spacing_mm
+        (x, y, z) of the image.
+    smoothed_to_mm
+        Resolution within the slices to which it was smoothed already; 0: it was not.
+    """
+    x, y, z = spacing_mm
+    widths = max(x, smoothed_to_mm), max(y, smoothed_to_mm), z
+    resolutions = preprocessing.resolution_mm, preprocessing.resolution_mm, preprocessing.spacing_mm[0]
+    return [
+        (smoothing_sigma_mm(width, resolution) / spacing) ** 2
+        for width, resolution, spacing in zip(widths, resolutions, spacing_mm, strict=True)
+    ]
+
+
 def _smoothed(image: sitk.Image, preprocessing: Preprocessing) -> sitk.Image:
     """Blur what is sharper than the network knows, so that resampling does not turn detail into noise."""
-    resolutions = (preprocessing.resolution_mm, preprocessing.resolution_mm, preprocessing.spacing_mm[0])
     smooth: sitk.Image = sitk.Cast(image, sitk.sitkFloat32)
-    variance = [
-        (smoothing_sigma_mm(spacing, resolution) / spacing) ** 2
-        for spacing, resolution in zip(image.GetSpacing(), resolutions, strict=True)
-    ]
+    variance = smoothing_variance(image.GetSpacing(), preprocessing)
     if not any(variance):
         return smooth
     blurred: sitk.Image = sitk.DiscreteGaussian(smooth, variance, useImageSpacing=False)

@@ -111,16 +111,15 @@ def ablate(
     table: Path | None = None,
 ) -> bool:
     """Train and measure each variant that was not yet measured; False where a stop was wanted before the end."""
-    data: Data | None = None
-    loaded: TrainConfig | None = None
+    loaded: tuple[TrainConfig, Data] | None = None
     measured: dict[str, Scores] = {}
     for variant in variants:
         folder = out / variant.name
         _same_settings(folder, variant.settings)
         if not (folder / "scores.csv").exists():
-            if data is None or loaded is None or not _same_data(loaded, variant.config):
-                data, loaded = load_data(variant.config, device), variant.config
-            data = data.weighted(variant.config.data)
+            if loaded is None or not _same_data(loaded[0], variant.config):
+                loaded = variant.config, load_data(variant.config, device)
+            data = loaded[1].weighted(variant.config.data)
             console.print(f"{variant.name}: {variant.about}", markup=False)
             if not run(variant.config, folder, device, stop, console, data=data):
                 return False

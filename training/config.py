@@ -35,6 +35,13 @@ class DataConfig:
     validation_packs: tuple[str, ...] = ()
     foreground: float = 0.75  # share of patches that are drawn about a random organ, the others anywhere
 
+    def __post_init__(self) -> None:
+        """Refuse organs that do not exist."""
+        untaught = {organ for organs in self.untaught.values() for organ in organs}
+        for key, named in (("untaught", untaught), ("organ_weights", set(self.organ_weights))):
+            if unknown := named - set(ORGANS):
+                raise ValueError(f"{key}: no organ is named {', '.join(sorted(unknown))}")
+
 
 @dataclass(frozen=True)
 class AugmentConfig:

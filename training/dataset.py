@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from model.preprocess import Preprocessing, smoothing_sigma_mm
+from model.preprocess import Preprocessing, smoothing_variance
 from training.config import ORGANS
 
 NETWORK_RESOLUTION_MM = 4.0
@@ -195,18 +195,12 @@ def read_packs(paths: Iterable[Path], preprocessing: Preprocessing | None = None
 
 def smoothed(case: Case, preprocessing: Preprocessing) -> Case:
     """The case with an image no sharper than the network is to see it, within the slices and across them."""
-    slice_mm, row_mm, column_mm = case.image_frame.spacing_mm
-    within = preprocessing.resolution_mm
-    variance = [  # (x, y, z)
-        (smoothing_sigma_mm(max(column_mm, case.smoothed_to_mm), within) / column_mm) ** 2,
-        (smoothing_sigma_mm(max(row_mm, case.smoothed_to_mm), within) / row_mm) ** 2,
-        (smoothing_sigma_mm(slice_mm, preprocessing.spacing_mm[0]) / slice_mm) ** 2,
-    ]
+    variance = smoothing_variance(case.image_frame.spacing_mm[::-1], preprocessing, case.smoothed_to_mm)
     if not any(variance):
         return case
     image = sitk.GetImageFromArray(case.image.astype(np.float32))
     blurred = sitk.GetArrayFromImage(sitk.DiscreteGaussian(image, variance, useImageSpacing=False))
-    return replace(case, image=np.rint(blurred).astype(np.int16), smoothed_to_mm=within)
+    return replace(case, image=np.rint(blurred).astype(np.int16), smoothed_to_mm=preprocessing.resolution_mm)
 
 
 def _frame(table: dict[str, list[float]]) -> Frame:

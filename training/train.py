@@ -27,7 +27,7 @@ from model.structures import STRUCTURES
 from model.unet import UNet3D
 from training.augment import DeviceCase, Sample, random_sample
 from training.checkpoint import Trained, averaged_weights, best_dice
-from training.config import ORGANS, ConfigurationError, DataConfig, TrainConfig, load_config
+from training.config import ConfigurationError, DataConfig, TrainConfig, load_config
 from training.curve import Curve, draw
 from training.dataset import Case, read_packs
 from training.distributed import Ranks, joined, local_device
@@ -99,8 +99,6 @@ def load_data(config: TrainConfig, device: torch.device) -> Data:
 
 
 def _taught(case: Case, untaught: Collection[str]) -> Case:
-    if unknown := set(untaught) - set(ORGANS):
-        raise ConfigurationError(f"[data] untaught: no organ is named {', '.join(sorted(unknown))}")
     return replace(case, known={name: span for name, span in case.known.items() if name not in untaught})
 
 
@@ -109,8 +107,6 @@ def draw_chances(known: Sequence[Known], data: DataConfig) -> np.ndarray:
     groups = {case.group for case in known}
     if unknown := groups - set(data.group_weights):
         raise ConfigurationError(f"[data] group_weights has no weight for {', '.join(sorted(unknown))}")
-    if unknown := set(data.organ_weights) - set(ORGANS):
-        raise ConfigurationError(f"[data] organ_weights: no organ is named {', '.join(sorted(unknown))}")
     wanted = np.array([_wanted(case, data.organ_weights) for case in known])
     chances = np.zeros(len(known))
     for group in groups:
