@@ -75,8 +75,8 @@ def jobs(
     """
     with look_into(_table(config)) as table:
         found = newest_jobs(table, state, limit)
-        sent = [job.id for job in found if job.state is JobState.SEGMENTED]
-        deliveries = [each for job in sent for each in of_job(table, DeliveryRecord, job)]
+        underway = [] if as_json else [job.id for job in found if job.state is JobState.SEGMENTED]
+        deliveries = [each for job in underway for each in of_job(table, DeliveryRecord, job)]
     if as_json:
         from daemon.job_report import plain
 

@@ -17,6 +17,7 @@ from daemon.errors import (
     StaleJob,
     StorageFull,
 )
+from daemon.printable import printable
 from model.errors import BundleError, SeriesUnsuitable
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ def load(path: Path) -> "Config":
 def complain(*sentences: str) -> None:
     """Say on standard error what is wrong, one line each; what a peer put into it does nothing to the terminal."""
     for sentence in sentences:
-        shown = "".join(letter if letter.isprintable() else "�" for letter in sentence)
-        sys.stderr.write(f"oarlock: {shown}\n")
+        sys.stderr.write(f"oarlock: {printable(sentence)}\n")
 
 
 def wrong_use(sentence: str) -> NoReturn:

@@ -36,7 +36,6 @@ SILENT_SECONDS = 30.0
 """How long a destination that could not be reached is left alone by its other deliveries."""
 
 WAITS = "stored; waits for storage commitment"
-"""A commitment is asked for again at least twice a day."""
 
 _UNREACHED = {OutcomeKind.CONNECTION, OutcomeKind.ASSOCIATION, OutcomeKind.UNKNOWN}
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from daemon.lint import GROUPS, RULES
 from daemon.lint_finding import Finding, Severity
+from daemon.printable import printable
 
 SCHEMA = 1
 """Version of the JSON; raised when a key changes its meaning or goes."""
@@ -102,8 +103,7 @@ def _where(group: Sequence[Finding]) -> str:
 
 def _safe(value: str) -> Text:
     """Text of a file that came from anywhere, without what a terminal takes for commands."""
-    printable = (each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in value)
-    return Text("".join(printable), overflow="fold")
+    return Text(printable(value), overflow="fold")
 
 
 def rules_markdown() -> str:

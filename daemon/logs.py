@@ -15,6 +15,8 @@ from typing import Any, TextIO, cast
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from daemon.printable import printable
+
 log = structlog.get_logger()
 
 # Keywords of the Patient Module (PS3.3 C.7.1.1) and what else points at a person, in plain lower case.
@@ -160,7 +162,7 @@ def _harmless(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
 
 def _letters(key: str, text: str) -> str:
     lines = text.split("\n") if key == "exception" else [text]
-    return "\n".join("".join(c if c.isprintable() else "\ufffd" for c in line) for line in lines)
+    return "\n".join(map(printable, lines))
 
 
 def _traceback_without_values(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

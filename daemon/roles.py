@@ -46,15 +46,12 @@ def listen(config: Config) -> None:
     from daemon.listener import Listener
     from daemon.reception import Reception
     from daemon.series_query import SeriesQuery
-    from daemon.spool import Spool
 
     callers = {host for peer in config.peers for host in peer.hosts}
     callers |= {each.host for each in config.destinations if each.commitment}  # they come with their reports
     for host in sorted(host for host in callers if not is_known(host)):
         log.warning("peer_host_unknown", host=host, consequence="nobody is let in by this name")
-    spool = Spool(config.storage.root, config.storage.min_free_bytes)
-    spool.prepare()
-    _refuse_lost_table(config, spool)
+    spool = _prepared_spool(config)
     with alone(config.storage.root), closing(open_queue(config.database.url, utc_now)) as queue:
         if tidied := spool.reconcile(queue.instance_uids):
             log.warning("spool_tidied", files=len(tidied), kept_in="unclaimed, but for what was half-written")
@@ -73,7 +70,6 @@ def work(config: Config, path: Path) -> None:
     """Contour and deliver until asked to stop; raises BundleError where the model cannot be used."""
     from daemon.config_file import ConfigFile
     from daemon.job_queue import open_queue
-    from daemon.spool import Spool
     from daemon.worker import Worker
     from model.bundle import DEFAULT_BUNDLE, Bundle
     from model.segmenter import Segmenter
@@ -87,9 +83,7 @@ def work(config: Config, path: Path) -> None:
         digest=bundle.digest,
         device=str(segmenter.device),
     )
-    spool = Spool(config.storage.root, config.storage.min_free_bytes)
-    spool.prepare()
-    _refuse_lost_table(config, spool)
+    spool = _prepared_spool(config)
     settings = ConfigFile(path, os.environ, config)
     with closing(open_queue(config.database.url, utc_now)) as queue:
         run(Worker(queue, spool, segmenter, settings.current, utc_now), WORKER_TICK_SECONDS)
@@ -124,14 +118,22 @@ def recover(config: Config, progress: Callable[[int, int], None]) -> "Recovery":
         return rebuild(queue, spool, config, progress)
 
 
-def _refuse_lost_table(config: Config, spool: "Spool") -> None:
-    """Begin no new table beside jobs on disk: it would know none of them, and give their numbers away again."""
+def _prepared_spool(config: Config) -> "Spool":
+    """The spool, ready for use.
+
+    Beside jobs on disk no new table is begun: it would know none of them, and give their numbers away again.
+    """
+    from daemon.spool import Spool
+
+    spool = Spool(config.storage.root, config.storage.min_free_bytes)
+    spool.prepare()
     file = sqlite_file(config.database.url)
     if not file.exists() and (jobs := spool.job_numbers()):
         raise CannotStart(
             f"{file} is gone, but {len(jobs)} jobs lie in {config.storage.root / 'jobs'}: "
             "run `oarlock recover`, or put back a copy"
         )
+    return spool
 
 
 def _refuse_other_users(root: Path) -> None:

@@ -12,6 +12,7 @@ from rich.text import Text
 from daemon.job_records import DeliveryRecord, JobRecord
 from daemon.job_report import JobReport
 from daemon.jobs import DeliveryState, JobState
+from daemon.printable import printable
 
 _COLOURS = {
     JobState.DELIVERED: "green",
@@ -83,10 +84,7 @@ def console(*, errors: bool = False) -> Console:
 
 def safe(value: object) -> Text:
     """Return a value that came over the network as text that a terminal cannot take for commands."""
-    text = "" if value is None else str(value)
-    return Text(
-        "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-    )
+    return Text("" if value is None else printable(str(value)))
 
 
 def jobs_table(jobs: Sequence[JobRecord], deliveries: Sequence[DeliveryRecord] = ()) -> Table:
