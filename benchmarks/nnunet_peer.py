@@ -36,12 +36,15 @@ from model.segmenter import Segmenter
 from model.unet import UNet3D
 from training.config import TrainConfig, build_config, merged, read_table
 from training.dataset import Case, counted, read_packs, write_packs
-from training.evaluate import score_case
+from training.evaluate import score_case, with_every_output
 from training.metrics import dice
+from training.source_openkbp import CLINICAL_NAMES
 from training.stop import Stop
 from training.train import draw_samples, export, load_data, network_and_optimiser, optimise, run
 
 ORGANS = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Bone_Mandible")
+CLINICAL = tuple(CLINICAL_NAMES.get(organ, organ) for organ in ORGANS)
+"""The same organs as the packs of OpenKBP and our network's outputs name them."""
 IGNORE = len(ORGANS) + 1
 DATASET = "Dataset501_OpenKBP"
 VERSION = "2.8.1"
@@ -178,7 +181,7 @@ class Peer:
         """What was predicted of a case, on its own grid."""
         image = sitk.ReadImage(str(self.out / "predicted" / f"{name}.nii.gz"))
         labels = sitk.GetArrayFromImage(sitk.DICOMOrient(image, "LPS"))
-        return {organ: labels == index + 1 for index, organ in enumerate(ORGANS)}
+        return {organ: labels == index + 1 for index, organ in enumerate(CLINICAL)}
 
     def _call(self, command: list[str]) -> None:
         if not Path(command[0]).is_absolute():
@@ -200,7 +203,7 @@ def measured(case: Case, masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, fl
     """Dice of every known organ over the heights where it is known, as `training.evaluate.score_case` counts."""
     return {
         organ: dice(case.organ(organ) & slices, masks[organ] & slices)
-        for organ in ORGANS
+        for organ in CLINICAL
         if organ in case.known
         for slices in (counted(case, organ),)
     }
@@ -241,12 +244,12 @@ def _seconds_per_step(config: TrainConfig) -> float:
 
 def own_scores(out: Path, config: TrainConfig, validation: list[Case], console: Console) -> Scores:
     """Dice of this project's network."""
-    segmenter = Segmenter(Bundle.load(export(config, out)), "cpu")
+    segmenter = Segmenter(with_every_output(Bundle.load(export(config, out))), "cpu")
     return {
         (case.name, score.organ): score.dice
         for case in track(validation, "measuring our own", console=console)
         for score in score_case(segmenter, case)
-        if score.organ in ORGANS
+        if score.organ in CLINICAL
     }
 
 
@@ -255,7 +258,7 @@ def as_markdown(
 ) -> str:
     """Per organ both means with their standard deviation, and the paired difference."""
     rows = []
-    for organ in ORGANS:
+    for organ in CLINICAL:
         keys = sorted(key for key in ours.keys() & theirs.keys() if key[1] == organ)
         pairs = np.array([(ours[key], theirs[key]) for key in keys])
         pairs = pairs[~np.isnan(pairs).any(1)]

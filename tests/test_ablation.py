@@ -47,9 +47,10 @@ def test_each_variant_differs_from_the_reference_in_what_it_names(file: Path) ->
     assert other.config.network == no_dice.config.network == reference.config.network
 
 
-def test_the_shipped_ablations_change_nothing_but_what_they_are_about() -> None:
+@pytest.mark.parametrize("file", ["ablation.toml", "ablation-size.toml"])
+def test_the_shipped_ablations_change_nothing_but_what_they_are_about(file: str) -> None:
     """All of one length, measured on the same cases; only the one with another seed has another seed."""
-    reference, *variants = read_variants(REPOSITORY / "training/configs/ablation.toml")
+    reference, *variants = read_variants(REPOSITORY / "training/configs" / file)
 
     for variant in variants:
         assert variant.config != reference.config

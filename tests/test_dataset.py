@@ -24,6 +24,16 @@ def test_packs_give_back_what_was_packed(tmp_path: Path) -> None:
     assert np.array_equal(case.image, first.image)
 
 
+def test_a_pack_of_fewer_organs_stays_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Organs that were appended since have bits of their own: nothing need be prepared again."""
+    monkeypatch.setattr(dataset, "ORGANS", dataset.ORGANS[:-1])
+    paths = write_packs([a_case()], tmp_path / "pack")
+    monkeypatch.undo()
+
+    (case,) = read_packs(paths)
+    assert np.array_equal(case.organ("Parotid_L"), a_case().organ("Parotid_L"))
+
+
 def test_a_pack_for_other_organs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bits that would mean other organs are never read."""
     paths = write_packs([a_case()], tmp_path / "pack")

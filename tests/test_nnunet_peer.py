@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.nnunet_peer import IGNORE, ORGANS, chosen_cases, measured, relabel
+from benchmarks.nnunet_peer import CLINICAL, IGNORE, ORGANS, chosen_cases, measured, relabel
 from tests.paths import shared_data
 from tests.training_cases import a_case
 from training.config import ORGANS as CHANNELS
@@ -49,7 +49,7 @@ def test_what_lies_beyond_the_known_heights_is_not_counted(top: float, expected:
     """The lower half drawn of a parotid: two thirds where all of it is known, right where only that half is."""
     case = a_case(known={"Parotid_L": (-np.inf, top)})
     truth = (case.labels >> np.uint32(CHANNELS.index("Parotid_L"))) & np.uint32(1) > 0
-    drawn = {organ: np.zeros(truth.shape, bool) for organ in ORGANS}
+    drawn = {organ: np.zeros(truth.shape, bool) for organ in CLINICAL}
     drawn["Parotid_L"][:7] = truth[:7]
 
     assert measured(case, drawn) == pytest.approx({"Parotid_L": expected}, abs=1e-6)

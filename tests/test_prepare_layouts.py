@@ -17,6 +17,7 @@ from training.prepare import pack
 from training.roi_names import load_names
 from training.source_nnunet import nnunet_cases
 from training.source_nrrd import nrrd_cases
+from training.source_openkbp import openkbp_cases
 from training.source_openkbp_csv import openkbp_csv_cases
 from training.volumes import binned
 
@@ -140,6 +141,31 @@ def sparse(path: Path, upright: np.ndarray, values: np.ndarray | None = None) ->
     path.write_text(",data\n" + "\n".join(rows) + "\n")
 
 
+def test_the_cord_of_openkbp_is_an_organ_of_its_own(tmp_path: Path) -> None:
+    """The clinics drew another cord than the 21 organs' protocol: it is known over its slices, theirs is not."""
+    write(tmp_path / "imagesTr/A_0000.nii.gz", an_image())
+    write(tmp_path / "labelsTr/A.nii.gz", LEFT + 2 * CORD)
+    labels = {"background": 0, "Parotid_L": 1, "SpinalCord": 2}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    about = {
+        "source_split": "train", "present_labels": ["Parotid_L", "SpinalCord"],
+        "label_slices": {"SpinalCord": [3, 8]}, "dropped_labels": {"Larynx": "on another patient"},
+    }  # fmt: skip
+    (tmp_path / "cases.json").write_text(json.dumps({"A": about}))
+    report = Report()
+
+    [(split, case)] = openkbp_cases(tmp_path, Choices(NAMES), report)
+
+    assert (split, case.group) == ("train", "openkbp")
+    assert case.known == {
+        "Parotid_L": WHOLE,
+        "SpinalCord^Clin": pytest.approx((9 + 2.5 * 2.5, 9 + 8.5 * 2.5)),
+    }
+    assert np.array_equal(full(case, "SpinalCord^Clin"), CORD)
+    assert np.array_equal(full(case, "Parotid_L"), LEFT)
+    assert "A | Larynx | on another patient" in left_out(report)
+
+
 def test_openkbp_csv_files_stand_upright(tmp_path: Path) -> None:
     """Image and organs come out where they are in the patient, cut to where there is an image."""
     folder = tmp_path / "train-pats" / "pt_1"
@@ -159,7 +185,7 @@ def test_openkbp_csv_files_stand_upright(tmp_path: Path) -> None:
 
     [(split, case)] = openkbp_csv_cases(tmp_path, Choices(NAMES), report)
 
-    assert (split, case.name, set(case.known)) == ("train", "pt_1", {"Parotid_L", "SpinalCord"})
+    assert (split, case.name, set(case.known)) == ("train", "pt_1", {"Parotid_L", "SpinalCord^Clin"})
     assert case.image_frame.spacing_mm == (2.5, 3.9, 3.8)
     assert case.image_frame.origin_mm == pytest.approx(
         ((70 - 63.5) * 2.5, (55 - 63.5) * 3.9, (53 - 63.5) * 3.8)
@@ -169,7 +195,7 @@ def test_openkbp_csv_files_stand_upright(tmp_path: Path) -> None:
     assert middle + case.label_frame.origin_mm == pytest.approx(
         ((76.5 - 63.5) * 2.5, (62.5 - 63.5) * 3.9, (71.5 - 63.5) * 3.8)
     )
-    assert case.known["SpinalCord"] == pytest.approx(((69.5 - 63.5) * 2.5, (84.5 - 63.5) * 2.5))
+    assert case.known["SpinalCord^Clin"] == pytest.approx(((69.5 - 63.5) * 2.5, (84.5 - 63.5) * 2.5))
 
 
 def test_a_broken_csv_file_costs_its_own_patient_only(tmp_path: Path) -> None:

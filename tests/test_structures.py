@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydicom.sr._concepts_dict import concepts
 
-from model.structures import EXTRA_STRUCTURES, LEFT, RIGHT, STRUCTURES, structure
+from model.structures import EXTRA_STRUCTURES, LEFT, OTHER_PROTOCOLS, RIGHT, STRUCTURES, structure
 
 EVERYTHING = STRUCTURES + EXTRA_STRUCTURES
 
@@ -97,3 +97,13 @@ def test_a_misspelt_name_is_answered_with_the_nearest():
 
 def test_a_known_name_is_found():
     assert structure("Larynx") is EXTRA_STRUCTURES[0]
+
+
+def test_an_organ_by_another_protocol_is_that_organ_in_all_but_its_name() -> None:
+    """What follows `^` qualifies the name of one of the 21; it takes no channel of theirs."""
+    for each in OTHER_PROTOCOLS:
+        drawn_for = structure(each.name.partition("^")[0])
+        assert drawn_for in STRUCTURES
+        assert (each.code, each.laterality, each.fma) == (drawn_for.code, drawn_for.laterality, drawn_for.fma)
+        assert each.mirror == each.name or each.laterality is not None
+        assert each not in EVERYTHING

@@ -5,14 +5,16 @@ import signal
 import subprocess
 import sys
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from torch import nn
 
-from model.bundle import Bundle
+from model.bundle import Bundle, write_bundle
 from model.unet import UNet3D
 from tests.conditions import wait_until
 from tests.paths import REPOSITORY
@@ -29,6 +31,7 @@ from training.train import (
     export,
     learning_rate,
     load_data,
+    network_and_optimiser,
     run,
 )
 
@@ -185,6 +188,25 @@ def test_a_case_is_drawn_by_its_group_and_by_the_rarest_organ_that_it_knows() ->
 def test_an_organ_that_does_not_exist_is_refused(tmp_path: Path, change: str) -> None:
     with pytest.raises(ConfigurationError, match="no organ is named Brian"):
         load_data(load_config(a_config(tmp_path, 1), [change]), CPU)
+
+
+def test_weights_without_the_clinics_cord_begin_it_as_the_cord(tmp_path: Path) -> None:
+    """A bundle of before that output existed is trained on: all other outputs are as they were."""
+    config = load_config(a_config(tmp_path, 1))
+    cord, clinical = (ORGANS.index(organ) for organ in ("SpinalCord", "SpinalCord^Clin"))
+    before = UNet3D(replace(config.network, outputs=clinical))
+    nn.init.normal_(before.head.bias)
+    write_bundle(
+        tmp_path / "before", before, name="n", version="1", structure_names=ORGANS[:21],
+        preprocessing=config.preprocessing, tile=config.patch, card={},
+    )  # fmt: skip
+
+    grown, _ = network_and_optimiser(replace(config, begin_with=str(tmp_path / "before")), CPU)
+
+    image = torch.randn(1, 2, *config.patch) * 300
+    new, old = grown.eval()(image), before.eval()(image)
+    assert torch.allclose(new[:, :clinical], old, atol=0.02)  # a bundle holds half precision
+    assert torch.equal(new[:, clinical], new[:, cord])
 
 
 def test_validation_on_the_way_is_written_and_drawn(tmp_path: Path) -> None:

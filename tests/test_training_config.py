@@ -14,7 +14,7 @@ from training.stop import Stop
 from training.train import run
 
 CONFIGS = sorted((REPOSITORY / "training/configs").glob("*.toml"))
-RUNS = [path for path in CONFIGS if path.name != "ablation.toml"]
+RUNS = [path for path in CONFIGS if not path.name.startswith("ablation")]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What each decision of the design is worth: short equal runs that differ in one thing, on the same cases.
 
     python -m training.ablation training/configs/ablation.toml --out runs/ablation --table docs/ablations.md
+    python -m training.ablation training/configs/ablation-size.toml --out runs/sizes --table docs/ablations-size.md
 
 Repeat the same command to go on where it was interrupted. The table is written anew after every run.
 """
@@ -224,7 +225,7 @@ over the cases and a 95 % interval drawn from the cases.
 The same run with another seed shows how much chance alone moves a figure: what is smaller than that is not shown
 to matter.
 
-Made with `python -m training.ablation training/configs/ablation.toml --out runs/ablation`.
+Made with `python -m training.ablation` from one of `training/configs/ablation*.toml`.
 """
 
 

@@ -75,9 +75,10 @@ def score_scan(case: Case, masks: Path, scan: str, bit_of: dict[str, int]) -> It
         if labels.shape != case.labels.shape or np.ptp(starts, axis=0).max() > 0.01:
             raise ValueError(f"{scan}: the {observer}'s masks are not on the grid of {case.name}")
         for organ in case.known:
-            if organ in bit_of:
+            same = organ.partition("^")[0]  # the clinics' cord beside the observers'
+            if same in bit_of:
                 slices = counted(case, organ)
-                drawn = (labels.astype(np.uint32) >> np.uint32(bit_of[organ])) & np.uint32(1) > 0
+                drawn = (labels.astype(np.uint32) >> np.uint32(bit_of[same])) & np.uint32(1) > 0
                 gt, pred = case.organ(organ) & slices, drawn & slices
                 score = score_organ(case.name, observer, organ, (gt, pred), case.label_frame.spacing_mm)
                 yield replace(score, is_cut=is_cut(case, gt))

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from model.preprocess import Preprocessing
-from model.structures import EXTRA_STRUCTURES, STRUCTURES
+from model.structures import EXTRA_STRUCTURES, OTHER_PROTOCOLS, STRUCTURES
 from model.unet import UNetConfig
 
-#: Organ i is output channel i of the network and bit i of every label mask: the 21 and the two learned beside.
-ORGANS: tuple[str, ...] = tuple(organ.name for organ in (*STRUCTURES, *EXTRA_STRUCTURES))
+#: Organ i is output channel i of the network and bit i of every label mask: the 21, and those learned beside.
+ORGANS: tuple[str, ...] = tuple(organ.name for organ in STRUCTURES + EXTRA_STRUCTURES + OTHER_PROTOCOLS)
 
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ Others are not set beside it: contours of many clinics in pixels of 4 mm cannot 
 DICE_GOALS: Mapping[str, Mapping[str, float]] = {
     "openkbp": {
         "Brainstem": 0.85,
-        "SpinalCord": 0.80,
+        "SpinalCord^Clin": 0.80,
         "Parotid_L": 0.80,
         "Parotid_R": 0.80,
         "Bone_Mandible": 0.88,

@@ -1,4 +1,7 @@
-"""OpenKBP as nnU-Net raw data with a table of its cases: clinical contours of up to 7 organs."""
+"""OpenKBP as nnU-Net raw data with a table of its cases: clinical contours of up to 7 organs.
+
+Its cord is not that of the 21 organs' protocol and is taught as an organ of its own (`model.structures`).
+"""
 
 import json
 from collections.abc import Iterator
@@ -10,6 +13,9 @@ from training.dataset import Case, bits
 from training.packing import SPLITS, Choices, PreparedCase
 from training.packing_report import Report
 from training.volumes import LENGTH_ORGANS, WHOLE, read_image
+
+CLINICAL_NAMES = {"SpinalCord": "SpinalCord^Clin"}
+"""What the data set calls an organ, and the organ that is learned from it, where that is another."""
 
 
 def openkbp_cases(root: Path, _choices: Choices, report: Report) -> Iterator[PreparedCase]:
@@ -23,10 +29,11 @@ def openkbp_cases(root: Path, _choices: Choices, report: Report) -> Iterator[Pre
         image, frame = read_image(root / "imagesTr" / f"{name}_0000.nii.gz")
         labels, label_frame = read_image(root / "labelsTr" / f"{name}.nii.gz")
         known: dict[str, tuple[float, float]] = {}
-        for organ in about["present_labels"]:
+        label_of = {CLINICAL_NAMES.get(label, label): label for label in about["present_labels"]}
+        for organ, label in label_of.items():
             known[organ] = WHOLE
             if organ in LENGTH_ORGANS:
-                first, last = about["label_slices"][organ]
+                first, last = about["label_slices"][label]
                 z, step = label_frame.origin_mm[0], label_frame.spacing_mm[0]
                 known[organ] = (z + (first - 0.5) * step, z + (last + 0.5) * step)
         for organ, reason in about["dropped_labels"].items():
@@ -34,6 +41,6 @@ def openkbp_cases(root: Path, _choices: Choices, report: Report) -> Iterator[Pre
         if not known:
             report.left_out(name, "no organ was contoured")
             continue
-        masks = {organ: labels == numbers[organ] for organ in known}
+        masks = {organ: labels == numbers[label] for organ, label in label_of.items()}
         case = Case(name, "openkbp", image.astype(np.int16), frame, bits(masks), label_frame, known)
         yield split, case

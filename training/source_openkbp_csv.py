@@ -25,7 +25,7 @@ AIR_HU = -1000
 
 ORGAN_OF_FILE = {
     "Brainstem": "Brainstem",
-    "SpinalCord": "SpinalCord",
+    "SpinalCord": "SpinalCord^Clin",
     "RightParotid": "Parotid_R",
     "LeftParotid": "Parotid_L",
     "Esophagus": "Esophagus",

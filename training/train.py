@@ -27,7 +27,7 @@ from model.structures import STRUCTURES
 from model.unet import UNet3D
 from training.augment import DeviceCase, Sample, random_sample
 from training.checkpoint import Trained, averaged_weights, best_dice
-from training.config import ConfigurationError, DataConfig, TrainConfig, load_config
+from training.config import ORGANS, ConfigurationError, DataConfig, TrainConfig, load_config
 from training.curve import Curve, draw
 from training.dataset import Case, read_packs
 from training.distributed import Ranks, joined, local_device
@@ -313,14 +313,31 @@ def _network(config: TrainConfig) -> UNet3D:
     """The network as the first step finds it: random, or with the weights of an earlier bundle."""
     network = UNet3D(config.network)
     if config.begin_with:
-        earlier = Bundle.load(Path(config.begin_with)).network
+        earlier = Bundle.load(Path(config.begin_with)).network.state_dict()
+        voxels = math.prod(config.network.fold)
         try:
-            network.load_state_dict(earlier.state_dict())
+            heads = {key: with_new_outputs(earlier[key], voxels) for key in ("head.weight", "head.bias")}
+            network.load_state_dict(earlier | heads)
         except RuntimeError as error:
             raise ConfigurationError(
                 f"begin_with: {config.begin_with} holds another [network]: {error}"
             ) from error
     return network
+
+
+def with_new_outputs(head: torch.Tensor, voxels: int) -> torch.Tensor:
+    """The head's rows, and new ones for organs by another protocol: they begin as the organ itself.
+
+    Parameters
+    ----------
+    head
+        (outputs * voxels, ...): weight or bias, of the first so many of `ORGANS`.
+    voxels
+        How many rows each output has, one for each voxel of a fold.
+    """
+    rows = head.unflatten(0, (-1, voxels))
+    new = [ORGANS.index(name.partition("^")[0]) for name in ORGANS[len(rows) :]]
+    return torch.cat([rows, rows[[index for index in new if index < len(rows)]]]).flatten(0, 1)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from training.dataset import PACK_LIMIT_BYTES, Case, Frame, bits, packed_bytes
 
 WHOLE = (-np.inf, np.inf)
 
-LENGTH_ORGANS = ("SpinalCord", "SpinalCanal", "Esophagus")
+LENGTH_ORGANS = ("SpinalCord", "SpinalCord^Clin", "SpinalCanal", "Esophagus")
 """Organs that are contoured over a part of their length as a rule: beyond it they are not known."""
 
 STRAIGHT = math.cos(math.radians(0.05))
