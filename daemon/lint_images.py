@@ -14,7 +14,7 @@ from pydicom.valuerep import DSfloat
 
 from daemon.lint_view import UNREADABLE, text
 from model.ct import CTVolume
-from model.dicom_file import read_file
+from model.dicom_file import read_header
 
 PATIENT = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
 STUDY = ("StudyID", "StudyDate", "StudyTime", "AccessionNumber")
@@ -133,7 +133,7 @@ def read_images(folder: Path) -> CTImages:
     headers = []
     for path in sorted(each for each in folder.rglob("*") if each.is_file()):
         try:
-            header = read_file(path, stop_before_pixels=True, specific_tags=list(_HEADER))
+            header = read_header(path, specific_tags=list(_HEADER))
         except (InvalidDicomError, *UNREADABLE):
             continue
         if text(header, "SOPClassUID") == CTImageStorage:

@@ -18,7 +18,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID, CTImageStorage, JPEGTransferSyntaxes, RLELossless
 
 from model.coded_frame import frame_size
-from model.dicom_file import read_file, require_bounded
+from model.dicom_file import read_file, read_header, require_bounded
 from model.errors import ReasonCode, SeriesUnsuitable
 from model.geometry import SliceGrid
 from model.slice_header import SliceHeader, slice_header
@@ -139,7 +139,7 @@ def read_series(
         hu=hu,
         grid=stack.grid,
         sop_instance_uids=tuple(h.sop_instance_uid for h in stack.headers),
-        header=_unless_corrupt(_read_attributes, first, first),
+        header=_unless_corrupt(read_header, first, first),
         remarks=(*copies, *stack.remarks, *_padding_remarks(stack.headers)),
     )
 
@@ -189,10 +189,6 @@ def _leave_out_copies(headers: Sequence[SliceHeader]) -> tuple[list[SliceHeader]
             )
     copies = len(headers) - len(known)
     return list(known.values()), [f"{counted(copies, 'copied file')} left out"] if copies else []
-
-
-def _read_attributes(path: Path) -> Dataset:
-    return read_file(path, stop_before_pixels=True)
 
 
 def _read_hu(header: SliceHeader) -> NDArray[np.int32]:

@@ -1,6 +1,7 @@
 """DICOM files as data sets, in no more memory than their size justifies."""
 
 import zlib
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ _META_BYTES = 1024
 """In so many from the beginning the transfer syntax stands."""
 
 _META_START = 128 + len("DICM")
+
+_HEAD_BYTES = 64 * 2**10
+"""More than what stands before the pixels of almost every image."""
 
 
 def read_file(path: Path, **options: Any) -> Dataset:  # noqa: ANN401 - those of pydicom's `dcmread`
@@ -33,6 +37,19 @@ def read_file(path: Path, **options: Any) -> Dataset:  # noqa: ANN401 - those of
     if _DEFLATED in content[:_META_BYTES]:
         _require_bounded(content)
     return dcmread(BytesIO(content), **options)
+
+
+def read_header(path: Path, **options: Any) -> Dataset:  # noqa: ANN401 - those of pydicom's `dcmread`
+    """Read a file as `read_file` does, up to its pixels, of which most are not fetched from the disk."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if len(head) == _HEAD_BYTES and _DEFLATED not in head[:_META_BYTES]:
+        beginning = BytesIO(head)
+        with suppress(Exception):  # a head that is cut anywhere can raise anything; the whole file decides
+            dataset = dcmread(beginning, stop_before_pixels=True, **options)
+            if beginning.tell() < len(head):  # it stopped at the pixels: all that stands before them is there
+                return dataset
+    return read_file(path, stop_before_pixels=True, **options)
 
 
 def require_bounded(path: Path) -> None:

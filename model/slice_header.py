@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from model.dicom_file import read_file
+from model.dicom_file import read_header
 
 _ATTRIBUTES = [
     "SOPClassUID",
@@ -74,7 +74,7 @@ def slice_header(path: Path) -> SliceHeader:
     Exception
         Whatever pydicom raises for files that are no DICOM, or broken.
     """
-    dataset = read_file(path, stop_before_pixels=True, specific_tags=list(_ATTRIBUTES))
+    dataset = read_header(path, specific_tags=list(_ATTRIBUTES))
     spacing = _floats(dataset, "PixelSpacing", 2)
     return SliceHeader(
         path=path,
