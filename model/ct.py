@@ -3,6 +3,7 @@
 import filecmp
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -37,6 +38,9 @@ AIR_BELOW_HU = -700
 SOFT_TISSUE_HU = (-200, 200)
 LEAST_SHARE = 0.005
 """Share of voxels that air and soft tissue must each have; a patient's CT in HU has far more of both."""
+
+READERS = 2
+"""Slices read at once: while one waits for its file or is computed with, the other is decoded."""
 
 _RLE_HEADER_BYTES = 64
 _INT32 = (np.iinfo(np.int32).min, np.iinfo(np.int32).max)
@@ -105,7 +109,7 @@ def read_series(
 ) -> CTVolume:
     """Read the CT images of one series into one volume, sorted along the normal of the slices.
 
-    Every header is read and judged before any pixels are decoded; that is done one slice at a time.
+    Every header is read and judged before any pixels are decoded.
 
     Parameters
     ----------
@@ -130,9 +134,14 @@ def read_series(
     if before_pixels:
         before_pixels(stack.grid)
     hu = np.empty(stack.grid.shape, dtype=np.int16)
-    for index, header in enumerate(stack.headers):
+
+    def place(index: int) -> None:
+        header = stack.headers[index]
         hu[index] = _unless_corrupt(_read_hu, header, header.path)
-        report(0.1 + 0.9 * ((index + 1) / len(stack.headers)))
+
+    with ThreadPoolExecutor(READERS) as readers:
+        for done, _ in enumerate(readers.map(place, range(len(hu))), start=1):
+            report(0.1 + 0.9 * (done / len(hu)))
     _require_plausible(hu)
     first = stack.headers[0].path
     return CTVolume(
