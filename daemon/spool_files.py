@@ -89,9 +89,9 @@ def make_folder(folder: Path) -> None:
     """Create a folder durably with mode 0700; an existing one keeps its mode."""
     try:
         folder.mkdir()
+        folder.chmod(0o700)
     except FileExistsError:
-        return
-    folder.chmod(0o700)
+        pass  # whoever created it may have failed to sync it
     sync_folder(folder.parent)
 
 
@@ -110,13 +110,14 @@ def write_new(path: Path, content: Content) -> str:
 
 
 def publish(part: Path, path: Path) -> bool:
-    """Give a complete file its name, durably; False where the name is taken: nothing is overwritten."""
+    """Give a complete file its name; False where it is taken: nothing is overwritten. Either way it is durable."""
     try:
         path.hardlink_to(part)
+        is_new = True
     except FileExistsError:
-        return False
-    sync_folder(path.parent)
-    return True
+        is_new = False
+    sync_folder(path.parent)  # a name that is taken too: whoever gave it may have failed here
+    return is_new
 
 
 def sync_folder(folder: Path) -> None:

@@ -122,6 +122,31 @@ def test_new_folders_are_synced_into_their_parents(spool, monkeypatch):
     assert synced[-1] == "images"
 
 
+@pytest.mark.parametrize("failing", ["00000007", "images"])
+def test_a_name_whose_folder_could_not_be_synced_is_synced_when_the_image_comes_again(
+    spool, monkeypatch, failing
+):
+    """Sent again it is there already, but a power cut would still take it away."""
+    failures, synced, sync = [failing], [], os.fsync
+
+    def fsync(descriptor):
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        if name in failures:
+            failures.remove(name)
+            raise OSError(errno.EIO, "as a failing disk does")
+        synced.append(name)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(StorageFull, match="as a failing disk does"):
+        store_image(spool, 7, UID, b"content")
+    assert failing not in synced
+
+    store_image(spool, 7, UID, b"content")
+
+    assert failing in synced
+
+
 def test_the_same_image_again_changes_nothing_and_other_bytes_are_refused(spool):
     path = store_image(spool, 1, UID, b"image")
 
