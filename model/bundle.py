@@ -39,7 +39,9 @@ class Bundle:
     digest
         SHA-256 of the weights file, hexadecimal.
     structure_names
-        The structures that are offered, in the order of the network's outputs; further outputs are ignored.
+        The structures that are offered: the first of the network's outputs.
+    output_names
+        All that the network was taught, in the order of its outputs; what is not offered can be measured.
     tile
         (D, H, W) the size on which the network was trained, and on which it predicts.
     card
@@ -57,6 +59,7 @@ class Bundle:
     tile: Triple
     card: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     reference_ranges: ReferenceRanges | None = None
+    output_names: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -78,6 +81,7 @@ class Bundle:
                 tile=_tile(about["tile"], config),
                 card=about.get("card", {}),
                 reference_ranges=_reference_ranges(about, folder / "reference.json"),
+                output_names=tuple(structure(name).name for name in about.get("outputs", names)),
             )
         except _MISDESCRIBED as error:
             raise BundleError(f"{folder / 'model.json'} does not describe a bundle: {error!r}") from error
@@ -85,8 +89,11 @@ class Bundle:
             raise BundleError(
                 f"{folder}: {len(names)} structures, but the network has {config.outputs} outputs"
             )
-        if len(set(names)) < len(names):
-            raise BundleError(f"{folder}: a structure stands twice among {', '.join(names)}")
+        for several in (names, bundle.output_names):
+            if len(set(several)) < len(several):
+                raise BundleError(f"{folder}: a structure stands twice among {', '.join(several)}")
+        if bundle.output_names[: len(names)] != names or len(bundle.output_names) > config.outputs:
+            raise BundleError(f"{folder}: the structures are not the first of the network's outputs")
         return bundle
 
 
@@ -100,10 +107,19 @@ def write_bundle(
     preprocessing: Preprocessing,
     tile: Triple,
     card: Mapping[str, Any],
+    output_names: tuple[str, ...] = (),
 ) -> str:
-    """Write a bundle with weights in half precision; returns the digest."""
+    """Write a bundle with weights in half precision; returns the digest.
+
+    Raises
+    ------
+    BundleError
+        Weights that are not finite in half precision.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.half().contiguous().cpu() for key, value in network.state_dict().items()}
+    if not _all_finite(tensors):
+        raise BundleError("the weights hold values that are not finite; nothing was written")
     save_file(tensors, folder / "weights.safetensors")
     digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
     about = {
@@ -112,6 +128,7 @@ def write_bundle(
         "version": version,
         "weights_sha256": digest,
         "structures": structure_names,
+        "outputs": output_names or structure_names,
         "network": dataclasses.asdict(network.config),
         "preprocessing": dataclasses.asdict(preprocessing),
         "tile": tile,
@@ -188,9 +205,13 @@ def _network(config: UNetConfig, weights: bytes, folder: Path) -> UNet3D:
         )
     except RuntimeError as error:
         raise BundleError(f"{folder}: weights and network do not fit: {error}") from error
-    if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+    if not _all_finite(tensors):
         raise BundleError(f"{folder / 'weights.safetensors'} holds values that are not finite")
     return network.eval()
+
+
+def _all_finite(tensors: Mapping[str, Tensor]) -> bool:
+    return all(bool(torch.isfinite(value).all()) for value in tensors.values())
 
 
 def _unfilled(config: UNetConfig, tensors: int) -> UNet3D:

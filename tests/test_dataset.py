@@ -1,5 +1,6 @@
 """Packs of cases give back what was put into them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from tests.training_cases import a_case
 from training import dataset
-from training.dataset import read_packs, write_packs
+from training.dataset import PackUnreadableError, described, read_packs, write_packs
 
 
 def test_packs_give_back_what_was_packed(tmp_path: Path) -> None:
@@ -22,6 +23,35 @@ def test_packs_give_back_what_was_packed(tmp_path: Path) -> None:
     assert case.image_frame == first.image_frame
     assert np.array_equal(case.labels, first.labels)
     assert np.array_equal(case.image, first.image)
+
+
+def test_a_pack_of_the_same_organs_in_another_order_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = write_packs([a_case()], tmp_path / "pack")
+    first, second, *others = dataset.ORGANS
+    monkeypatch.setattr(dataset, "ORGANS", (first, *reversed(others), second))
+
+    with pytest.raises(PackUnreadableError, match="prepare it again"):
+        list(read_packs(paths))
+
+
+def test_a_pack_in_which_the_clinics_cord_is_that_of_the_21_organs_is_refused(tmp_path: Path) -> None:
+    """It was made before both were told apart."""
+    case = replace(a_case(), group="openkbp", known={"SpinalCord": (-np.inf, np.inf)})
+
+    with pytest.raises(PackUnreadableError, match="OpenKBP's clinics"):
+        list(read_packs(write_packs([case], tmp_path / "pack")))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no pack"])
+def test_what_is_no_pack_is_told_with_its_name(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "a.npz"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(PackUnreadableError, match=r"a\.npz cannot be read as a pack"):
+        list(described([path]))
 
 
 def test_a_pack_of_fewer_organs_stays_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,6 +257,8 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, fault: str) -> None:
         ({"tile": [8, 15, 16]}, "no multiple"),
         ({"structures": []}, "0 structures"),
         ({"structures": ["Brain", "Brain"]}, "stands twice"),
+        ({"outputs": ["Brain", "Brain"]}, "stands twice"),
+        ({"outputs": ["Eye_L", "Eye_R"]}, "not the first"),
         ({"network": []}, "does not describe"),
         ({"preprocessing": {"spacing_mm": [2.5, 0, 2.0], "resolution_mm": 4.0}}, "does not describe"),
         ({"preprocessing": {"spacing_mm": [2.5, 2.0], "resolution_mm": 4.0}}, "does not describe"),

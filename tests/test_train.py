@@ -22,9 +22,9 @@ from tests.training_cases import a_config
 from training import train
 from training.checkpoint import BEFORE, BEST, LAST
 from training.config import ORGANS, ConfigurationError, DataConfig, TrainConfig, load_config
+from training.dataset import Known, described
 from training.stop import Stop
 from training.train import (
-    Known,
     TrainingStoppedError,
     draw_chances,
     draw_samples,
@@ -173,9 +173,9 @@ def test_what_a_group_is_not_to_teach_counts_nowhere_in_its_samples(tmp_path: Pa
 
 def test_a_case_is_drawn_by_its_group_and_by_the_rarest_organ_that_it_knows() -> None:
     known = [
-        Known("a", frozenset({"Brain"})),
-        Known("a", frozenset({"Brain", "Larynx"})),
-        Known("b", frozenset()),
+        Known("1", "a", frozenset({"Brain"})),
+        Known("2", "a", frozenset({"Brain", "Larynx"})),
+        Known("3", "b", frozenset()),
     ]
     data = DataConfig(
         packs=(), group_weights={"a": 3.0, "b": 1.0}, organ_weights={"Larynx": 2.0, "Esophagus": 9.0}
@@ -188,6 +188,43 @@ def test_a_case_is_drawn_by_its_group_and_by_the_rarest_organ_that_it_knows() ->
 def test_an_organ_that_does_not_exist_is_refused(tmp_path: Path, change: str) -> None:
     with pytest.raises(ConfigurationError, match="no organ is named Brian"):
         load_data(load_config(a_config(tmp_path, 1), [change]), CPU)
+
+
+def test_a_bundle_offers_what_its_cases_taught_and_nothing_else(tmp_path: Path, config: TrainConfig) -> None:
+    """An output that no case taught would be drawn at random; the others draw what the network does."""
+    trained(config, tmp_path / "out")
+    whole = UNet3D(config.network)
+    whole.load_state_dict(state(tmp_path / "out")["average"])
+
+    bundle = Bundle.load(export(config, tmp_path / "out"))
+
+    known = set().union(*(case.organs for case in described(map(Path, config.data.packs))))
+    assert set(bundle.structure_names) == known < set(ORGANS)
+    image = torch.randn(1, 2, *config.patch) * 300
+    drawn = whole.eval()(image)[:, [ORGANS.index(organ) for organ in bundle.structure_names]]
+    assert torch.allclose(bundle.network(image), drawn, atol=0.05)  # a bundle holds half precision
+
+
+def test_what_the_weights_to_begin_with_knew_is_offered_too(tmp_path: Path) -> None:
+    config = load_config(a_config(tmp_path, 1))
+    write_bundle(
+        tmp_path / "before", UNet3D(replace(config.network, outputs=2)), name="n", version="1",
+        structure_names=("Eye_L",), output_names=("Eye_L", "Larynx"),
+        preprocessing=config.preprocessing, tile=config.patch, card={},
+    )  # fmt: skip
+    more = replace(config, begin_with=str(tmp_path / "before"))
+    grown, _ = network_and_optimiser(more, CPU)
+    before = Bundle.load(tmp_path / "before").network
+    trained(more, tmp_path / "out")
+
+    bundle = Bundle.load(export(more, tmp_path / "out"))
+
+    assert {"Eye_L", "Brain"} < set(bundle.structure_names)
+    assert bundle.output_names[-1] == "Larynx"
+    image = torch.randn(1, 2, *config.patch) * 300
+    assert torch.allclose(
+        grown.eval()(image)[:, [ORGANS.index("Eye_L"), ORGANS.index("Larynx")]], before(image), atol=1e-4
+    )
 
 
 def test_weights_without_the_clinics_cord_begin_it_as_the_cord(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from model.segmenter import Segmenter
 from training.config import ConfigurationError, TrainConfig, build_config, merged, read_table
 from training.dataset import read_packs
 from training.distributed import local_device
-from training.evaluate import score_case
+from training.evaluate import score_case, with_every_output
 from training.stop import Stop
 from training.train import Data, TrainingStoppedError, export, load_data, run
 
@@ -141,7 +141,8 @@ def _same_data(one: TrainConfig, other: TrainConfig) -> bool:
 
 def measure(variant: Variant, folder: Path, device: torch.device, console: Console) -> None:
     """Dice of every known organ of every validation case, whole images on the grid of the truth."""
-    segmenter = Segmenter(Bundle.load(export(variant.config, folder)), device.type, variant.config.threads)
+    bundle = with_every_output(Bundle.load(export(variant.config, folder)))
+    segmenter = Segmenter(bundle, device.type, variant.config.threads)
     cases = list(read_packs(Path(pack) for pack in variant.config.data.validation_packs))
     rows = [
         (case.name, score.organ, score.dice)

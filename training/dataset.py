@@ -1,9 +1,12 @@
 """Cases for training, packed into compact files: image, organ bits, and what is known of which organ where."""
 
 import json
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -14,6 +17,13 @@ from training.config import ORGANS
 
 NETWORK_RESOLUTION_MM = 4.0
 """In-plane resolution of the images that the network learns from, `resolution_mm` of its configuration."""
+
+OPENKBP = frozenset({"openkbp", "openkbp-csv"})
+"""Groups of cases with the contours of OpenKBP's clinics."""
+
+
+class PackUnreadableError(ValueError):
+    """A pack cannot be used; the message says which, why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,14 @@ class Case:
     def organ(self, name: str) -> NDArray[np.bool_]:
         """One organ's mask on the grid of the labels."""
         return (self.labels >> np.uint32(ORGANS.index(name))) & np.uint32(1) > 0
+
+
+class Known(NamedTuple):
+    """What a case can teach: its organs whose truth is known."""
+
+    name: str
+    group: str
+    organs: frozenset[str]
 
 
 def counted(case: Case, organ: str) -> NDArray[np.bool_]:
@@ -171,15 +189,12 @@ def read_packs(paths: Iterable[Path], preprocessing: Preprocessing | None = None
 
     Raises
     ------
-    ValueError
-        A pack was made for other organs, or for these in another order.
+    PackUnreadableError
+        A file is not there or no pack, or was made for other organs, or for these in another order.
     """
     for path in paths:
-        with np.load(path, allow_pickle=False) as pack:
-            packed = tuple(pack["organs"])
-            if packed != ORGANS[: len(packed)]:  # packs of fewer organs stay good: theirs have the same bits
-                raise ValueError(f"{path} was packed for other organs: prepare it again")
-            for index, about in enumerate(json.loads(pack["about"].tobytes())):
+        with _opened(path) as pack:
+            for index, about in enumerate(_described(pack)):
                 case = Case(
                     name=about["name"],
                     group=about["group"],
@@ -192,6 +207,39 @@ def read_packs(paths: Iterable[Path], preprocessing: Preprocessing | None = None
                     smoothed_to_mm=about.get("smoothed_to_mm", NETWORK_RESOLUTION_MM),
                 )
                 yield smoothed(case, preprocessing) if preprocessing else case
+
+
+def described(paths: Iterable[Path]) -> Iterator[Known]:
+    """What every case of the packs can teach, without their images; raises as `read_packs`."""
+    for path in paths:
+        with _opened(path) as pack:
+            for about in _described(pack):
+                yield Known(about["name"], about["group"], frozenset(about["known"]))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """A pack that was made for our organs, closed again at the end."""
+    try:
+        pack = np.load(path, allow_pickle=False)
+        packed = tuple(pack["organs"])
+    except (OSError, EOFError, LookupError, ValueError, zipfile.BadZipFile) as error:
+        raise PackUnreadableError(
+            f"{path} cannot be read as a pack ({error}); training.prepare writes them"
+        ) from error
+    with pack:
+        if packed != ORGANS[: len(packed)]:  # packs of fewer organs stay good: theirs have the same bits
+            raise PackUnreadableError(f"{path} was packed for other organs: prepare it again")
+        if any({case["group"]} & OPENKBP and "SpinalCord" in case["known"] for case in _described(pack)):
+            raise PackUnreadableError(
+                f"{path} names the cord of OpenKBP's clinics as that of the 21 organs: prepare it again"
+            )
+        yield pack
+
+
+def _described(pack: Mapping[str, NDArray[Any]]) -> list[dict[str, Any]]:
+    cases: list[dict[str, Any]] = json.loads(pack["about"].tobytes())
+    return cases
 
 
 def smoothed(case: Case, preprocessing: Preprocessing) -> Case:

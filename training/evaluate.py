@@ -24,8 +24,6 @@ from model.bundle import DEFAULT_BUNDLE, Bundle
 from model.ct import CTVolume
 from model.geometry import SliceGrid
 from model.segmenter import Segmenter
-from model.unet import UNet3D
-from training.config import ORGANS
 from training.dataset import Case, Frame, counted, is_cut, read_packs
 from training.evaluation_report import Judged, as_rich_table, write_card, write_into_bundle, write_report
 from training.figures import snapshot
@@ -88,15 +86,8 @@ def judge_case(segmenter: Segmenter, case: Case) -> Iterator[Judged]:
 
 
 def with_every_output(bundle: Bundle) -> Bundle:
-    """The bundle offering all that its network was taught, so that organs it does not offer are measured too.
-
-    A network with outputs that are not the training's organs stays as it is.
-    """
-    outputs = bundle.network.config.outputs if isinstance(bundle.network, UNet3D) else 0
-    taught = ORGANS[:outputs]
-    if bundle.structure_names != taught[: len(bundle.structure_names)]:
-        return bundle
-    return replace(bundle, structure_names=taught)
+    """The bundle offering all that its network was taught, so that organs it does not offer are measured too."""
+    return replace(bundle, structure_names=bundle.output_names)
 
 
 def pack_files(packs: Iterable[Path]) -> list[Path]:

@@ -29,13 +29,14 @@ from training.augment import DeviceCase, Sample, random_sample
 from training.checkpoint import Trained, averaged_weights, best_dice
 from training.config import ORGANS, ConfigurationError, DataConfig, TrainConfig, load_config
 from training.curve import Curve, draw
-from training.dataset import Case, read_packs
+from training.dataset import Case, Known, described, read_packs
 from training.distributed import Ranks, joined, local_device
 from training.losses import segmentation_terms
 from training.stop import Stop
 from training.validation import mean_dice, validation_cases
 
 CHECKPOINT_EVERY = 100
+HEAD = ("head.weight", "head.bias")
 ALONE = Ranks()
 
 
@@ -69,13 +70,6 @@ def main(
             sys.exit(2 if isinstance(error, ConfigurationError) else 1)
 
 
-class Known(NamedTuple):
-    """What decides how likely a case is drawn: its group, and the organs it can teach."""
-
-    group: str
-    organs: frozenset[str]
-
-
 class Data(NamedTuple):
     """Every case on the device, what each can teach, and how likely each is drawn."""
 
@@ -94,7 +88,7 @@ def load_data(config: TrainConfig, device: torch.device) -> Data:
         _taught(case, config.data.untaught.get(case.group, ()))
         for case in read_packs(map(Path, config.data.packs), config.preprocessing)
     ]
-    known = [Known(case.group, frozenset(case.known)) for case in packed]
+    known = [Known(case.name, case.group, frozenset(case.known)) for case in packed]
     return Data([DeviceCase(case, device) for case in packed], known, draw_chances(known, config.data))
 
 
@@ -203,28 +197,48 @@ class Judge:
 def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
     """Write the averaged weights of the last (or best) checkpoint as a bundle; returns its folder."""
     average, step = averaged_weights(out, best=best)
-    network = UNet3D(config.network)
-    network.load_state_dict(average)
-    chosen = (
-        f", the best of every {config.validation.every} by Dice on {config.validation.cases} validation cases"
-    )
+    taught = taught_organs(config)
+    chosen = [ORGANS.index(organ) for organ in taught]
+    heads = {key: average[key].unflatten(0, (len(ORGANS), -1))[chosen].flatten(0, 1) for key in HEAD}
+    network = UNet3D(replace(config.network, outputs=len(taught)))
+    network.load_state_dict(average | heads)
+    how = f"{step} steps of {config.optimiser.batch} patch of {config.patch} voxels"
+    if best:
+        every, cases = config.validation.every, config.validation.cases
+        how += f", the best of every {every} by Dice on {cases} validation cases"
     write_bundle(
         out / "bundle",
         network,
         name=config.name,
         version=config.version,
-        structure_names=tuple(organ.name for organ in STRUCTURES),
+        structure_names=tuple(organ.name for organ in STRUCTURES if organ.name in taught),
+        output_names=taught,
         preprocessing=config.preprocessing,
         tile=config.patch,
         card={
             "training_data": config.card.training_data,
-            "training": f"{step} steps of {config.optimiser.batch} patch of {config.patch} voxels"
-            + (chosen if best else ""),
+            "training": how,
             "limits": config.card.limits,
             "attribution": config.card.attribution,
         },
     )
     return out / "bundle"
+
+
+def taught_organs(config: TrainConfig) -> tuple[str, ...]:
+    """Organs of which a pack that is drawn from knows the truth, or that the weights to begin with knew; in order.
+
+    What no case teaches would be drawn at random.
+    """
+    taught = {
+        organ
+        for case in described(map(Path, config.data.packs))
+        if config.data.group_weights.get(case.group)
+        for organ in case.organs - set(config.data.untaught.get(case.group, ()))
+    }
+    if config.begin_with:
+        taught.update(outputs_of(Bundle.load(Path(config.begin_with))))
+    return tuple(organ for organ in ORGANS if organ in taught)
 
 
 def network_and_optimiser(config: TrainConfig, device: torch.device) -> tuple[UNet3D, torch.optim.Optimizer]:
@@ -313,10 +327,10 @@ def _network(config: TrainConfig) -> UNet3D:
     """The network as the first step finds it: random, or with the weights of an earlier bundle."""
     network = UNet3D(config.network)
     if config.begin_with:
-        earlier = Bundle.load(Path(config.begin_with)).network.state_dict()
-        voxels = math.prod(config.network.fold)
+        bundle = Bundle.load(Path(config.begin_with))
+        earlier, names = bundle.network.state_dict(), outputs_of(bundle)
         try:
-            heads = {key: with_new_outputs(earlier[key], voxels) for key in ("head.weight", "head.bias")}
+            heads = {key: _placed(earlier[key], names, network.state_dict()[key]) for key in HEAD}
             network.load_state_dict(earlier | heads)
         except RuntimeError as error:
             raise ConfigurationError(
@@ -325,19 +339,25 @@ def _network(config: TrainConfig) -> UNet3D:
     return network
 
 
-def with_new_outputs(head: torch.Tensor, voxels: int) -> torch.Tensor:
-    """The head's rows, and new ones for organs by another protocol: they begin as the organ itself.
+def outputs_of(bundle: Bundle) -> tuple[str, ...]:
+    """What each output of a bundle's network draws; of those not offered, bundles did not always say so."""
+    outputs = bundle.network.config.outputs if isinstance(bundle.network, UNet3D) else 0
+    return bundle.output_names if len(bundle.output_names) == outputs else ORGANS[:outputs]
 
-    Parameters
-    ----------
-    head
-        (outputs * voxels, ...): weight or bias, of the first so many of `ORGANS`.
-    voxels
-        How many rows each output has, one for each voxel of a fold.
+
+def _placed(head: torch.Tensor, names: Sequence[str], new: torch.Tensor) -> torch.Tensor:
+    """The head of a network with an output for each of `ORGANS`, from one that has those of `names`.
+
+    An organ by another protocol that was not taught yet begins as the organ itself, others as in `new`.
     """
-    rows = head.unflatten(0, (-1, voxels))
-    new = [ORGANS.index(name.partition("^")[0]) for name in ORGANS[len(rows) :]]
-    return torch.cat([rows, rows[[index for index in new if index < len(rows)]]]).flatten(0, 1)
+    rows = head.unflatten(0, (len(names), -1))
+    placed = new.clone().unflatten(0, (len(ORGANS), -1))
+    for place, organ in enumerate(ORGANS):
+        source = organ if organ in names else organ.partition("^")[0]
+        if source in names:
+            placed[place] = rows[names.index(source)]
+    flat: torch.Tensor = placed.flatten(0, 1)
+    return flat
 
 
 if __name__ == "__main__":

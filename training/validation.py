@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.sliding_window import predict
-from model.structures import STRUCTURES
 from model.unet import UNet3D
 from training.augment import DeviceCase
 from training.config import ORGANS, TrainConfig
@@ -60,12 +59,10 @@ def case_dice(
     network: UNet3D, case: ValidationCase, tile: tuple[int, int, int], precision: torch.dtype
 ) -> dict[str, float]:
     """Dice of every known organ of one case, NaN where it neither is nor was drawn."""
-    outputs = len(STRUCTURES)
-    probability = predict(network, case.image, tile, outputs, overlap=OVERLAP, dtype=precision)
+    probability = predict(network, case.image, tile, len(ORGANS), overlap=OVERLAP, dtype=precision)
     return {
         organ: dice(truth & counted, (probability[ORGANS.index(organ)] > 0.5).numpy() & counted)
         for organ, (truth, counted) in case.organs.items()
-        if ORGANS.index(organ) < outputs
     }
 
 
