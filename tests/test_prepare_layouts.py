@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from training.source_nnunet import nnunet_cases
 from training.source_nrrd import nrrd_cases
 from training.source_openkbp import openkbp_cases
 from training.source_openkbp_csv import openkbp_csv_cases
-from training.volumes import binned
+from training.volumes import ImageUnreadableError, binned, read_image
 
 NAMES = load_names()
 WHOLE = (-np.inf, np.inf)
@@ -121,6 +122,31 @@ def test_a_broken_image_costs_its_own_case_only(tmp_path: Path) -> None:
 
     assert cases == ["B"]
     assert "A_0000.nii.gz cannot be read" in left_out(report)
+
+
+@pytest.mark.parametrize(
+    ("array", "origin"), [(LEFT, (507, 8, 9)), (LEFT[1:], (7, 8, 9)), (LEFT[:, :-1], (7, 8, 9))]
+)
+def test_labels_beside_the_image_cost_their_case(
+    tmp_path: Path, array: np.ndarray, origin: tuple[float, float, float]
+) -> None:
+    """They would teach that the organs are nowhere."""
+    write(nnunet(tmp_path) / "labelsTr/A.nii.gz", array, origin)
+    report = Report()
+
+    cases = [case.name for _, case in nnunet_cases(tmp_path, Choices(NAMES), report)]
+
+    assert cases == ["B"]
+    assert "A |  | its labels do not lie on the grid of the image" in left_out(report)
+
+
+def test_an_image_without_a_number_somewhere_is_refused(tmp_path: Path) -> None:
+    image = an_image().astype(np.float32)
+    image[3, 4, 5] = np.nan
+    write(tmp_path / "a.nrrd", image)
+
+    with pytest.raises(ImageUnreadableError, match=r"a\.nrrd holds values that are not finite"):
+        read_image(tmp_path / "a.nrrd")
 
 
 def test_a_data_set_of_another_modality_is_refused(tmp_path: Path) -> None:
@@ -281,6 +307,31 @@ def test_sharp_images_are_smoothed_on_reading_as_before_the_network(tmp_path: Pa
     writer.add(case(1.0))
     [read] = read_packs(writer.close(), network)
     assert np.array_equal(read.image, fine.image)
+
+
+def test_a_preparation_that_fails_leaves_the_packs_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new training split beside an old validation split would train on what is measured."""
+    data, out = nnunet(tmp_path / "data"), tmp_path / "packs"
+    console = Console(quiet=True)
+    pack("nnunet", data, Choices(NAMES, validation=frozenset({"A"})), out, console)
+    before = {path.name: path.read_bytes() for path in out.glob("*.npz")}
+    assert len(before) == 2
+    save = np.savez_compressed
+    written = []
+
+    def full_disk(file: IO[bytes], **arrays: np.ndarray) -> None:
+        written.append(file.name)
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        save(file, **arrays)
+
+    monkeypatch.setattr(np, "savez_compressed", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        pack("nnunet", data, Choices(NAMES, validation=frozenset({"B"})), out, console)
+
+    assert {path.name: path.read_bytes() for path in out.glob("*.npz")} == before
 
 
 def test_packs_of_an_earlier_run_do_not_stay_behind(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def packed_bytes(case: Case) -> int:
 class PackWriter:
     """Writes cases as `stem`-00.npz, `stem`-01.npz, …, each under 60 MB; leaves no older pack of the same stem.
 
-    A pack appears under its name when it is whole.
+    Packs appear under their names when all of them are whole: what an earlier run left stands until then.
     """
 
     def __init__(self, stem: Path) -> None:
@@ -130,7 +130,7 @@ class PackWriter:
         self._bytes = 0
 
     def add(self, case: Case) -> None:
-        """Append a case; writes the pack before it if there is no room in it."""
+        """Append a case; writes the pack before it, under another name, if there is no room in it."""
         self._bytes += packed_bytes(case)
         if self._about and self._bytes > PACK_LIMIT_BYTES:
             self._write()
@@ -148,10 +148,16 @@ class PackWriter:
             }
         )
 
-    def close(self) -> list[Path]:
-        """Write what is left, remove packs of an earlier run that this one did not replace."""
+    def finish(self) -> None:
+        """Write what is left; all is on the disk then."""
         if self._about:
             self._write()
+
+    def close(self) -> list[Path]:
+        """Give the packs their names, and remove those of an earlier run that this one did not replace."""
+        self.finish()
+        for path in self.paths:
+            _part(path).replace(path)
         for old in set(self.stem.parent.glob(f"{self.stem.name}-[0-9][0-9].npz")) - set(self.paths):
             old.unlink()
         return self.paths
@@ -159,15 +165,17 @@ class PackWriter:
     def _write(self) -> None:
         self.stem.parent.mkdir(parents=True, exist_ok=True)
         path = self.stem.with_name(f"{self.stem.name}-{len(self.paths):02d}.npz")
-        part = path.with_name(f"{path.name}.part")
         text = np.frombuffer(json.dumps(self._about).encode(), np.uint8)
-        with part.open("wb") as file:
+        with _part(path).open("wb") as file:
             np.savez_compressed(file, about=text, organs=np.array(ORGANS), **self._arrays)  # type: ignore[arg-type]
-        part.replace(path)
         self.paths.append(path)
         self._arrays.clear()
         self._about.clear()
         self._bytes = 0
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
 
 
 def write_packs(cases: Iterable[Case], stem: Path) -> list[Path]:

@@ -90,6 +90,9 @@ def pack(source: str, folder: Path, choices: Choices, out: Path, console: Consol
             writers[split].add(case)
             report.packed(case, split)
             progress.update(task, advance=1, description=f"{source} {case.name}")
+        for writer in writers.values():
+            writer.finish()
+        # Only now, when nothing can fail for want of room: of two splits, neither is new beside an old one.
         paths = [path for writer in writers.values() for path in writer.close()]
     _remark_on_splits(choices, report)
     report.show(console)

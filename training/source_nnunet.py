@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from training.packing import CONTRADICTION, EMPTY, Choices, PackingError, PreparedCase
 from training.packing_report import Report
 from training.roi_names import RoiNames
-from training.volumes import ImageUnreadableError, Upright, hounsfield, known_ranges, labelled, read_image
+from training.volumes import (
+    Grid,
+    ImageUnreadableError,
+    Upright,
+    hounsfield,
+    known_ranges,
+    labelled,
+    read_image,
+)
 
 GROUP = "nnunet"
 
@@ -56,6 +64,9 @@ def nnunet_cases(root: Path, choices: Choices, report: Report) -> Iterator[Prepa
             labels, label_frame = read_image(file)
         except ImageUnreadableError as error:
             report.left_out(name, str(error))
+            continue
+        if not Grid(image.shape, frame).holds(labels, label_frame):
+            report.left_out(name, "its labels do not lie on the grid of the image")
             continue
         declared = choices.absent.get(name, frozenset())
         drawn = _masks(name, labels, dataset, declared, report)

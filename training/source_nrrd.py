@@ -6,20 +6,25 @@ some `Cochlea_Lt`, which are one name. What it calls Orbit is the globe of the e
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dataset import Frame
 from training.packing import CONTRADICTION, EMPTY, Choices, PreparedCase
 from training.packing_report import Report
 from training.roi_names import Mapped, RoiNames
-from training.volumes import ImageUnreadableError, Upright, hounsfield, known_ranges, labelled, read_image
+from training.volumes import (
+    Grid,
+    ImageUnreadableError,
+    Upright,
+    hounsfield,
+    known_ranges,
+    labelled,
+    read_image,
+)
 
 GROUP = "nrrd"
 CT_FILE = "CT_IMAGE.nrrd"
-SAME_PLACE_MM, SAME_SPACING_MM = 0.1, 1e-3
 
 _GLOBES = {"orbit lt": "Eye_L", "orbit rt": "Eye_R"}
 
@@ -60,22 +65,6 @@ def organ_of_file(stem: str, names: RoiNames) -> Mapped:
     """The organ of a file's name without its ending."""
     globe = _GLOBES.get(stem.replace("-", " ").replace("_", " ").lower())
     return Mapped(globe) if globe else names.map(stem)
-
-
-class Grid(NamedTuple):
-    """Where the voxels of the CT lie."""
-
-    shape: tuple[int, ...]
-    frame: Frame
-
-    def holds(self, values: NDArray[Any], frame: Frame) -> bool:
-        """Whether another array lies on the same voxels."""
-        near = np.allclose(frame.origin_mm, self.frame.origin_mm, atol=SAME_PLACE_MM)
-        return (
-            values.shape == self.shape
-            and near
-            and np.allclose(frame.spacing_mm, self.frame.spacing_mm, atol=SAME_SPACING_MM)
-        )
 
 
 def _masks(

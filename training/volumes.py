@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -29,8 +29,28 @@ FINEST_PIXEL_MM = 1.2
 """Images with smaller pixels are binned: the network's own grid is coarser."""
 
 
+SAME_PLACE_MM, SAME_SPACING_MM = 0.1, 1e-3
+"""By how much the corners and the voxels of two arrays may differ that lie on one grid."""
+
+
 class ImageUnreadableError(Exception):
     """An image file cannot be used; the message says which and why."""
+
+
+class Grid(NamedTuple):
+    """Where the voxels of the CT lie."""
+
+    shape: tuple[int, ...]
+    frame: Frame
+
+    def holds(self, values: NDArray[Any], frame: Frame) -> bool:
+        """Whether another array lies on the same voxels."""
+        near = np.allclose(frame.origin_mm, self.frame.origin_mm, atol=SAME_PLACE_MM)
+        return (
+            values.shape == self.shape
+            and near
+            and np.allclose(frame.spacing_mm, self.frame.spacing_mm, atol=SAME_SPACING_MM)
+        )
 
 
 def read_image(path: Path) -> tuple[NDArray[Any], Frame]:
@@ -39,7 +59,7 @@ def read_image(path: Path) -> tuple[NDArray[Any], Frame]:
     Raises
     ------
     ImageUnreadableError
-        No such file, a broken one, one that is no volume, or one that stands askew to the patient.
+        No such file, a broken one, one that is no volume, stands askew to the patient, or has no number somewhere.
     """
     try:
         image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
@@ -49,9 +69,12 @@ def read_image(path: Path) -> tuple[NDArray[Any], Frame]:
         ) from error
     if image.GetDimension() != 3 or (np.diag(np.reshape(image.GetDirection(), (3, 3))) < STRAIGHT).any():
         raise ImageUnreadableError(f"{path.name} is no volume along the patient's axes")
+    values = sitk.GetArrayFromImage(image)
+    if not np.isfinite(values).all():
+        raise ImageUnreadableError(f"{path.name} holds values that are not finite")
     x, y, z = image.GetOrigin()
     dx, dy, dz = image.GetSpacing()
-    return sitk.GetArrayFromImage(image), Frame((z, y, x), (dz, dy, dx))
+    return values, Frame((z, y, x), (dz, dy, dx))
 
 
 def crop(labels: NDArray[np.uint32], frame: Frame) -> tuple[NDArray[np.uint32], Frame]:
