@@ -111,6 +111,8 @@ def write_bundle(
 ) -> str:
     """Write a bundle with weights in half precision; returns the digest.
 
+    Over a bundle of the same weights, the accuracy that was measured of them and their reference ranges stay.
+
     Raises
     ------
     BundleError
@@ -134,8 +136,28 @@ def write_bundle(
         "tile": tile,
         "card": card,
     }
-    (folder / "model.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    _write_json(folder / "model.json", about | _measured_of(folder, digest, card))
     return digest
+
+
+def _measured_of(folder: Path, digest: str, card: Mapping[str, Any]) -> dict[str, Any]:
+    """What the description in a folder says that was measured of these weights, if it is theirs."""
+    try:
+        earlier = _read_json(folder / "model.json")
+    except BundleError:
+        return {}
+    if earlier.get("weights_sha256") != digest:
+        return {}
+    kept = {key: earlier[key] for key in ("reference_sha256",) if key in earlier}
+    accuracy = earlier.get("card", {}).get("accuracy")
+    return kept | ({"card": {**card, "accuracy": accuracy}} if accuracy else {})
+
+
+def _write_json(path: Path, about: Mapping[str, Any]) -> None:
+    """Replace a description at once."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 def add_reference_ranges(folder: Path, ranges: ReferenceRanges) -> None:
@@ -152,9 +174,7 @@ def add_reference_ranges(folder: Path, ranges: ReferenceRanges) -> None:
     text = ranges.to_json().encode()
     (folder / "reference.json").write_bytes(text)
     about["reference_sha256"] = hashlib.sha256(text).hexdigest()
-    part = folder / "model.json.part"
-    part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    part.replace(folder / "model.json")
+    _write_json(folder / "model.json", about)
 
 
 def _reference_ranges(about: Mapping[str, Any], path: Path) -> ReferenceRanges | None:

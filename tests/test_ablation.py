@@ -9,10 +9,9 @@ import torch
 from rich.console import Console
 
 from tests.paths import REPOSITORY
-from tests.training_cases import CONFIG, a_case
+from tests.training_cases import CONFIG, packs
 from training.ablation import ablate, difference, organ_means, read_variants
 from training.config import ConfigurationError
-from training.dataset import write_packs
 from training.stop import Stop
 
 CPU = torch.device("cpu")
@@ -31,9 +30,8 @@ change.optimiser.dice = 0.0
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    pack = write_packs([a_case()], tmp_path / "pack")[0]
     path = tmp_path / "ablation.toml"
-    path.write_text('about = "as designed"\n' + CONFIG.format(pack=pack, steps=2) + VARIANTS)
+    path.write_text('about = "as designed"\n' + CONFIG.format(steps=2, **packs(tmp_path)) + VARIANTS)
     return path
 
 

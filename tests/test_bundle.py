@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.bundle import Bundle, add_reference_ranges
+from model.bundle import Bundle, add_reference_ranges, write_bundle
 from model.errors import BundleError
 from model.reference_ranges import Range, ReferenceRanges
 from model.segmenter import Segmenter
@@ -81,10 +81,17 @@ def test_ranges_that_were_lost_are_missed(tmp_path: Path) -> None:
 
 
 def test_new_weights_leave_old_ranges_behind(tmp_path: Path) -> None:
-    """An export writes model.json anew: ranges that it does not name are not used."""
+    """Ranges go with the weights whose results they judge."""
     add_reference_ranges(write_band_bundle(tmp_path), RANGES)
-
     write_band_bundle(tmp_path)
+    bundle = Bundle.load(tmp_path)
+    assert bundle.reference_ranges == RANGES
+
+    bundle.network.head.bias.data += 1
+    write_bundle(
+        tmp_path, bundle.network, name="n", version="2", structure_names=bundle.structure_names,
+        preprocessing=bundle.preprocessing, tile=bundle.tile, card={},
+    )  # fmt: skip
 
     assert Bundle.load(tmp_path).reference_ranges is None
 

@@ -63,6 +63,16 @@ def test_observers_are_judged_where_the_clinic_contoured(tmp_path: Path) -> None
     assert {score.organ: score.is_cut for score in scores} == {"Brainstem": True, "Parotid_L": False}
 
 
+def test_the_clinics_cord_is_set_beside_the_observers_cord(tmp_path: Path) -> None:
+    """It has another name because another protocol drew it."""
+    write(tmp_path, Brainstem=BRAINSTEM)
+    case = replace(
+        a_case(), labels=bits({"SpinalCord^Clin": BRAINSTEM}), known={"SpinalCord^Clin": (-np.inf, np.inf)}
+    )
+    scores = score_scan(case, tmp_path, "A", {"SpinalCord": BIT_OF["Brainstem"]})
+    assert [(score.organ, score.dice) for score in scores] == [("SpinalCord^Clin", 1)] * 2
+
+
 def test_masks_of_another_grid_are_refused(tmp_path: Path) -> None:
     write(tmp_path, (-10.0, -36.0, -48.0), Brainstem=BRAINSTEM)
     with pytest.raises(ValueError, match="not on the grid of OKBP_1"):

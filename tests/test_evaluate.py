@@ -21,7 +21,7 @@ from model.unet import UNet3D, UNetConfig
 from tests.band_bundle import write_band_bundle
 from training import evaluate
 from training.config import ORGANS
-from training.dataset import Case, Frame, bits, write_packs
+from training.dataset import Case, Frame, bits, described, write_packs
 from training.evaluate import judge_case, over_the_image, score_case, with_every_output
 from training.evaluation_report import Judged, worst_and_median, write_report
 from training.figures import snapshot
@@ -261,6 +261,8 @@ def test_goals_stand_beside_the_figures_and_what_lacks_is_said() -> None:
     text = "\n".join(accuracy(rows, human(0.95), [], {}))
     assert row_of(text, "Brainstem")[7] == "0.85 (-12.0)"
     assert row_of(text, "Larynx")[7] == "0.70 (+0.5)"
+    cord = "\n".join(accuracy(summarise([one("SpinalCord^Clin", 0.799, "openkbp")]), {}, [], {}))
+    assert row_of(cord, "SpinalCord^Clin")[7] == "0.80 (-0.1)"
     assert "- Dice on openkbp, reached: Larynx 0.705 of 0.70." in text
     assert "- Dice on openkbp, not reached: Brainstem 0.730 of 0.85 (by 12.0 points)." in text
     assert "second person's, reached: Brain." in text
@@ -364,6 +366,28 @@ def invoke(folder: Path, *more: str, out: str = "out") -> str:
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     return result.output
+
+
+def test_what_a_bundle_was_trained_on_is_not_measured_but_as_a_trial(tmp_path: Path) -> None:
+    """Its own cases say nothing of a network's accuracy; the card says that no patient was trained on."""
+    about = write_band_bundle(tmp_path / "bundle") / "model.json"
+    write_packs([a_case("seen"), a_case("new")], tmp_path / "packs" / "a-validation")
+    (seen, _) = described((tmp_path / "packs").iterdir())
+    said = json.loads(about.read_text())
+    said["card"] = {"trained_on": [seen.mark]}
+    about.write_text(json.dumps(said))
+    words = [str(tmp_path / "bundle"), "--packs", str(tmp_path / "packs"), "--out", str(tmp_path / "out")]
+    app = evaluate.typer.Typer()
+    app.command()(evaluate.main)
+
+    result = CliRunner().invoke(app, words)
+
+    assert result.exit_code == 2
+    assert "1 of these cases were trained on, seen among them" in " ".join(
+        result.output.replace("│", " ").split()
+    )
+    assert CliRunner().invoke(app, [*words, "--cases", "1"]).exit_code == 0
+    assert json.loads(about.read_text()) == said
 
 
 def test_a_run_measures_validation_cases_alone(run: Path) -> None:

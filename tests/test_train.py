@@ -1,6 +1,7 @@
 """A training run: it resumes as if nothing had happened, keeps the best, and says clearly why it cannot go on."""
 
 import csv
+import json
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 from torch import nn
+from typer.testing import CliRunner
 
 from model.bundle import Bundle, write_bundle
 from model.unet import UNet3D
@@ -143,6 +145,79 @@ def test_a_folder_of_another_network_is_refused(tmp_path: Path, config: TrainCon
 
     with pytest.raises(ConfigurationError, match=r"another \[network\]"):
         trained(other, tmp_path / "out")
+
+
+def test_a_folder_of_another_grid_is_refused(tmp_path: Path, config: TrainConfig) -> None:
+    """Its bundle would claim millimetres on which it was never trained."""
+    trained(config, tmp_path / "out")
+    other = load_config(tmp_path / "run.toml", ["spacing_mm=[1.0, 1.0, 1.0]"])
+
+    with pytest.raises(ConfigurationError, match="another grid"):
+        trained(other, tmp_path / "out")
+
+
+def test_a_case_to_measure_is_not_trained_on(tmp_path: Path, config: TrainConfig) -> None:
+    both = load_config(tmp_path / "run.toml", [f'data.validation_packs=["{config.data.packs[0]}"]'])
+
+    with pytest.raises(ConfigurationError, match="2 cases are in packs and in validation_packs too, such as"):
+        trained(both, tmp_path / "out")
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path, config: TrainConfig) -> None:
+    """A last step of which the loss tells nothing; the checkpoint before it can be continued."""
+    trained(config, tmp_path / "out", AfterSteps(2))
+    before = state(tmp_path / "out")
+    wild = load_config(tmp_path / "run.toml", ["optimiser.learning_rate=1e39", "optimiser.steps=3"])
+
+    with pytest.raises(TrainingStoppedError, match=r"step 3: the weights are no numbers any more"):
+        trained(wild, tmp_path / "out")
+
+    assert_equal(before, state(tmp_path / "out"))
+    assert trained(config, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--best"], 2, "--best needs [validation] every"),
+        (["--device", "tpu"], 2, "--device tpu: it is auto, cpu or cuda"),
+        (["--set", 'data.packs=["none.npz"]'], 2, "none.npz cannot be read as a pack"),
+        (["--set", 'begin_with="nowhere"'], 2, "nowhere/model.json cannot be read"),
+        (["--set", "optimiser.ema=2.0"], 2, "ema: out of range"),
+        (["--out", "/proc/none"], 1, "repeat the command to resume"),
+    ],
+)
+def test_what_cannot_be_trained_ends_with_one_sentence(
+    tmp_path: Path, config: TrainConfig, words: list[str], status: int, said: str
+) -> None:
+    assert config.optimiser.steps
+    out = [] if "--out" in words else ["--out", str(tmp_path / "out")]
+    app = train.typer.Typer()
+    app.command()(train.main)
+
+    result = CliRunner().invoke(app, [str(tmp_path / "run.toml"), *out, *words])
+
+    assert result.exit_code == status, result.output
+    assert said in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+
+
+def test_a_finished_run_repeated_keeps_what_was_measured_of_its_weights(
+    tmp_path: Path, config: TrainConfig
+) -> None:
+    out = tmp_path / "out"
+    trained(config, out)
+    about = export(config, out) / "model.json"
+    measured = json.loads(about.read_text()) | {"reference_sha256": "of the ranges"}
+    measured["card"]["accuracy"] = ["as measured"]
+    about.write_text(json.dumps(measured))
+
+    export(config, out)
+
+    assert json.loads(about.read_text()) == measured
+    longer = load_config(tmp_path / "run.toml", [f"optimiser.steps={config.optimiser.steps + 1}"])
+    trained(longer, out)
+    assert "accuracy" not in json.loads((export(longer, out) / "model.json").read_text())["card"]
 
 
 def test_a_sample_depends_on_its_place_and_not_on_the_batch(config: TrainConfig, tmp_path: Path) -> None:

@@ -28,6 +28,21 @@ RUNS = [path for path in CONFIGS if not path.name.startswith("ablation")]
         ('optimiser.precision = "float16"', r"precision: 'float16' is neither bfloat16 nor float32"),
         ("network.blocks = [1]", r"\[network\] channels, blocks and planar need one entry per level"),
         ("patch = [8", r"is not KEY=VALUE in TOML"),
+        ("patch = [8, 16]", r"patch: \(8, 16\) is no tuple\[int, int, int\]"),
+        ("patch = 8", r"patch: 8 is no tuple"),
+        ("patch = [0, 16, 16]", r"patch: out of range"),
+        ("network = 5", r"network is a section"),
+        ("network.outputs = 21", r"network\.outputs: leave it out"),
+        ('optimiser.steps = "many"', r"\[optimiser\] steps: 'many' is no int"),
+        ("optimiser.steps = true", r"\[optimiser\] steps: True is no int"),
+        ("optimiser.steps = 0", r"\[optimiser\] steps: out of range"),
+        ("optimiser.ema = 2.0", r"\[optimiser\] ema: out of range"),
+        ("optimiser.hardest = 2.0", r"\[optimiser\] hardest: out of range"),
+        ("spacing_mm = [0, 4, 4]", r"spacing_mm: out of range"),
+        ("data.packs = []", r"data\.packs: none is named"),
+        ("data.group_weights = {test = 0.0}", r"\[data\] group_weights: out of range"),
+        ("data.group_weights = {test = -1.0, other = 2.0}", r"\[data\] group_weights: out of range"),
+        ("data.untaught = {test = 3}", r"\[data\] untaught: .* is no dict"),
     ],
 )
 def test_a_configuration_that_cannot_be_used_says_which_key(tmp_path: Path, line: str, said: str) -> None:
@@ -57,7 +72,7 @@ def test_a_shipped_configuration_builds_and_takes_a_step(tmp_path: Path, path: P
     own = load_config(a_config(tmp_path, steps=1))
     depth, height, width = load_config(path).network.multiple
     changes = [
-        f'data.packs=["{own.data.packs[0]}"]', f'data.validation_packs=["{own.data.packs[0]}"]',
+        f'data.packs=["{own.data.packs[0]}"]', f'data.validation_packs=["{own.data.validation_packs[0]}"]',
         "data.group_weights.test=1.0", f"patch=[{2 * depth}, {2 * height}, {2 * width}]", "optimiser.steps=1",
         'begin_with=""', "validation.every=0", "threads=1",
     ]  # fmt: skip

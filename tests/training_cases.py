@@ -21,7 +21,7 @@ threads = 1
 seed = 3
 [data]
 packs = ["{pack}"]
-validation_packs = ["{pack}"]
+validation_packs = ["{measured}"]
 group_weights = {{ test = 1.0 }}
 [network]
 channels = [4, 8]
@@ -52,9 +52,18 @@ def a_case(name: str = "case", known: dict[str, tuple[float, float]] | None = No
 
 
 def a_config(tmp_path: Path, steps: int, more: str = "") -> Path:
-    """A configuration file, with its pack of two cases beside it; `more` goes into [optimiser] and after."""
-    cases = [a_case(), a_case("parotid alone", {"Parotid_L": (-np.inf, np.inf)})]
-    pack = write_packs(cases, tmp_path / "pack")[0]
+    """A configuration file, with its packs of two cases each beside it; `more` goes into [optimiser] and after."""
     path = tmp_path / "run.toml"
-    path.write_text(CONFIG.format(pack=pack, steps=steps) + more)
+    path.write_text(CONFIG.format(steps=steps, **packs(tmp_path)) + more)
     return path
+
+
+def packs(folder: Path) -> dict[str, Path]:
+    """Packs for `CONFIG`, one to train on and one to measure: the same two cases under other names."""
+    return {
+        use: write_packs(
+            [a_case(f"{use} a"), a_case(f"{use} parotid alone", {"Parotid_L": (-np.inf, np.inf)})],
+            folder / use,
+        )[0]
+        for use in ("pack", "measured")
+    }

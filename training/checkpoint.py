@@ -15,18 +15,24 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from model.preprocess import Preprocessing
 from model.unet import UNet3D, UNetConfig
 from training.config import ConfigurationError
 
 LAST, BEFORE, BEST = "checkpoint.pt", "previous.pt", "best.pt"
 
 
+class WeightsNotFiniteError(Exception):
+    """The network has weights that are no numbers."""
+
+
 class Trained:
     """Everything that changes while a network is trained, apart from the step."""
 
-    def __init__(self, network: UNet3D, optimiser: torch.optim.Optimizer) -> None:
+    def __init__(self, network: UNet3D, optimiser: torch.optim.Optimizer, grid: Preprocessing) -> None:
         self.network = network
         self.optimiser = optimiser
+        self.grid = str(grid)  # on which it is trained, and on which alone it can be used
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
 
     @torch.no_grad()
@@ -37,7 +43,15 @@ class Trained:
             self.average[name].lerp_(value, 1 - decay)
 
     def save(self, folder: Path, step: int) -> None:
-        """Write the last checkpoint; the one there was becomes the one before it."""
+        """Write the last checkpoint; the one there was becomes the one before it.
+
+        Raises
+        ------
+        WeightsNotFiniteError
+            Nothing is written then: the last checkpoint stays one that can be continued.
+        """
+        if not all(bool(torch.isfinite(value).all()) for value in self.network.state_dict().values()):
+            raise WeightsNotFiniteError
         part = _written(
             folder / LAST,
             {
@@ -46,6 +60,7 @@ class Trained:
                 "average": self.average,
                 "optimiser": self.optimiser.state_dict(),
                 "config": _shape(self.network.config),
+                "grid": self.grid,
             },
         )
         if (folder / LAST).exists():
@@ -67,6 +82,10 @@ class Trained:
             return 0
         if state["config"] != _shape(self.network.config):
             raise ConfigurationError(f"{folder} was trained with another [network]; choose another folder")
+        if state.get("grid", self.grid) != self.grid:
+            raise ConfigurationError(
+                f"{folder} was trained on another grid, {state['grid']}; choose another folder"
+            )
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         for name, value in state["average"].items():

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from model.preprocess import Preprocessing
 from model.structures import EXTRA_STRUCTURES, OTHER_PROTOCOLS, STRUCTURES
@@ -20,6 +20,12 @@ T = TypeVar("T")
 
 class ConfigurationError(Exception):
     """The training configuration cannot be used; the message says which key and why."""
+
+
+def _require(**is_right: bool) -> None:
+    """Refuse values by their key."""
+    if wrong := [key for key, right in is_right.items() if not right]:
+        raise ValueError(f"{', '.join(wrong)}: out of range")
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,13 @@ class DataConfig:
         for key, named in (("untaught", untaught), ("organ_weights", set(self.organ_weights))):
             if unknown := named - set(ORGANS):
                 raise ValueError(f"{key}: no organ is named {', '.join(sorted(unknown))}")
+        _require(
+            group_weights=sum(self.group_weights.values())
+            > 0
+            <= min(self.group_weights.values(), default=-1),
+            organ_weights=min(self.organ_weights.values(), default=1) > 0,
+            foreground=0 <= self.foreground <= 1,
+        )
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,7 @@ class OptimiserConfig:
     precision: str = "bfloat16"  # of the network's arithmetic; or "float32"
 
     def __post_init__(self) -> None:
-        """Refuse words that nothing stands for."""
+        """Refuse words that nothing stands for, and numbers with which nothing can be learned."""
         for key, words in (
             ("schedule", ("cosine", "poly")),
             ("precision", ("bfloat16", "float32")),
@@ -103,6 +116,17 @@ class OptimiserConfig:
         ):
             if getattr(self, key) not in words:
                 raise ValueError(f"{key}: {getattr(self, key)!r} is neither {' nor '.join(words)}")
+        _require(
+            steps=self.steps >= 1,
+            batch=self.batch >= 1,
+            learning_rate=self.learning_rate > 0,
+            weight_decay=self.weight_decay >= 0,
+            warmup=self.warmup >= 0,
+            clip=self.clip > 0,
+            ema=0 <= self.ema < 1,
+            hardest=0 < self.hardest <= 1,
+            dice=self.dice >= 0,
+        )
 
 
 @dataclass(frozen=True)
@@ -142,6 +166,19 @@ class TrainConfig:
     seed: int = 1
     begin_with: str = ""  # a bundle whose weights the first step starts from; empty: random weights
     threads: int = 0  # 0: as many as torch finds
+
+    def __post_init__(self) -> None:
+        """Refuse lengths that are none, and a network that has not one output for each organ."""
+        _require(
+            spacing_mm=min(self.spacing_mm) > 0,
+            resolution_mm=self.resolution_mm > 0,
+            patch=min(self.patch) > 0,
+            threads=self.threads >= 0,
+        )
+        if self.network.outputs != len(ORGANS):
+            raise ValueError(f"network.outputs: leave it out; there are {len(ORGANS)} organs")
+        if not self.data.packs:
+            raise ValueError("data.packs: none is named; training.prepare writes them")
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -196,6 +233,9 @@ SECTIONS: dict[str, type[Any]] = {
 def build_config(table: dict[str, Any]) -> TrainConfig:
     """A run's configuration from its table, or `ConfigurationError` naming the key."""
     table = merged({"network": {"outputs": len(ORGANS)}}, table)
+    for name in SECTIONS:
+        if not isinstance(table.get(name, {}), dict):
+            raise ConfigurationError(f"{name} is a section: write its keys below [{name}]")
     sections = {name: _build(kind, table.get(name, {}), name) for name, kind in SECTIONS.items()}
     config = _build(TrainConfig, {**table, **sections}, "")
     for side, multiple in zip(config.patch, config.network.multiple, strict=True):
@@ -209,11 +249,37 @@ def _build(kind: type[T], table: dict[str, Any], section: str) -> T:
     unknown = sorted(set(table) - fields)
     if unknown:
         raise ConfigurationError(f"[{section}] has unknown keys: {', '.join(unknown)}")
+    values = {key: _tuples(value) for key, value in table.items()}
+    kinds = get_type_hints(kind)
+    for key, value in values.items():
+        if not _is(value, kinds[key]):
+            raise ConfigurationError(f"[{section}] {key}: {value!r} is no {_words(kinds[key])}")
     try:
-        return kind(**{key: _tuples(value) for key, value in table.items()})
+        return kind(**values)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"[{section}] {error}") from error
 
 
+def _is(value: Any, kind: Any) -> bool:  # noqa: ANN401 - TOML values, and the types of fields
+    """Whether a value is of a field's type; whole numbers are numbers too, true and false are not."""
+    of = get_args(kind)
+    if get_origin(kind) is tuple:
+        parts = of[:1] * len(value) if isinstance(value, tuple) and of[-1] is ... else of
+        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_is, value, parts))
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_is(each, of[1]) for each in value.values())
+    if kind in {int, float}:
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _words(kind: Any) -> str:  # noqa: ANN401 - the type of a field
+    """A field's type for people."""
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+
+
 def _tuples(value: Any) -> Any:  # noqa: ANN401 - TOML values
+    """Lists as tuples, all the way down."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -16,6 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from training.config import ConfigurationError
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -65,9 +67,18 @@ def joined(device: torch.device) -> Iterator[Ranks]:
 
 
 def local_device(name: str) -> torch.device:
-    """`auto`, `cpu` or `cuda` as a device; each process of a machine takes a GPU of its own."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device(name)
+    """`auto`, `cpu` or `cuda` as a device; each process of a machine takes a GPU of its own.
+
+    Raises
+    ------
+    ConfigurationError
+        Another word, or no GPU that torch can use.
+    """
+    has_gpu = torch.cuda.is_available()
+    if name == "cpu" or (name == "auto" and not has_gpu):
+        return torch.device("cpu")
+    if name not in {"auto", "cuda"}:
+        raise ConfigurationError(f"--device {name}: it is auto, cpu or cuda")
+    if not has_gpu:
+        raise ConfigurationError("--device cuda: torch finds no GPU here")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

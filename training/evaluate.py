@@ -22,9 +22,10 @@ from rich.progress import track
 
 from model.bundle import DEFAULT_BUNDLE, Bundle
 from model.ct import CTVolume
+from model.errors import BundleError
 from model.geometry import SliceGrid
 from model.segmenter import Segmenter
-from training.dataset import Case, Frame, counted, is_cut, read_packs
+from training.dataset import Case, Frame, PackUnreadableError, counted, described, is_cut, read_packs
 from training.evaluation_report import Judged, as_rich_table, write_card, write_into_bundle, write_report
 from training.figures import snapshot
 from training.scores import Score, score_organ, summarise
@@ -107,6 +108,23 @@ def pack_files(packs: Iterable[Path]) -> list[Path]:
     return files
 
 
+def require_untaught(bundle: Bundle, files: Iterable[Path]) -> None:
+    """Refuse to measure a bundle on what it was trained on.
+
+    Raises
+    ------
+    typer.BadParameter
+        Cases that the bundle names as trained on.
+    """
+    trained_on = set(bundle.card.get("trained_on", ()))
+    seen = [case.name for case in described(files) if case.mark in trained_on]
+    if seen:
+        raise typer.BadParameter(
+            f"{len(seen)} of these cases were trained on, {seen[0]} among them: they say nothing of the network's "
+            "accuracy; with --cases N they are measured as a trial, which changes neither bundle nor card"
+        )
+
+
 def main(
     bundle: Path = typer.Argument(DEFAULT_BUNDLE, help="Folder of the bundle."),  # noqa: B008
     packs: list[Path] = typer.Option(..., help="Packs of cases not trained on, or a folder of them."),  # noqa: B008
@@ -117,8 +135,14 @@ def main(
 ) -> None:
     """Measure every organ of every case; write report, pictures, the bundle's accuracy and, if asked, its card."""
     console = Console()
-    segmenter = Segmenter(with_every_output(Bundle.load(bundle)), device)
-    chosen = [case for path in pack_files(packs) for case in islice(read_packs([path]), cases or None)]
+    try:
+        segmenter = Segmenter(with_every_output(Bundle.load(bundle)), device)
+        files = pack_files(packs)
+        if not cases:
+            require_untaught(segmenter.bundle, files)
+        chosen = [case for path in files for case in islice(read_packs([path]), cases or None)]
+    except (BundleError, PackUnreadableError) as error:
+        raise typer.BadParameter(str(error)) from error
     judged: list[Judged] = []
     for case in track(chosen, "measuring", console=console):
         judged += judge_case(segmenter, case)

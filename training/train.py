@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -23,13 +23,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from model.bundle import Bundle, write_bundle
+from model.errors import BundleError
 from model.structures import STRUCTURES
 from model.unet import UNet3D
 from training.augment import DeviceCase, Sample, random_sample
-from training.checkpoint import Trained, averaged_weights, best_dice
+from training.checkpoint import Trained, WeightsNotFiniteError, averaged_weights, best_dice
 from training.config import ORGANS, ConfigurationError, DataConfig, TrainConfig, load_config
 from training.curve import Curve, draw
-from training.dataset import Case, Known, described, read_packs
+from training.dataset import Case, Known, PackUnreadableError, described, read_packs
 from training.distributed import Ranks, joined, local_device
 from training.losses import segmentation_terms
 from training.stop import Stop
@@ -54,20 +55,37 @@ def main(
 ) -> None:
     """Train, or go on training; SIGTERM and Ctrl-C leave a checkpoint."""
     stop = Stop(minutes * 60 or math.inf)
-    place = local_device(device)
-    with joined(place) as ranks:
-        stop.listen()
-        console = Console(quiet=not ranks.first)
-        try:
-            config = load_config(config_path, change)
+    try:
+        place = local_device(device)
+        config = _with_a_best(load_config(config_path, change)) if best else load_config(config_path, change)
+        with joined(place) as ranks:
+            stop.listen()
+            console = Console(quiet=not ranks.first)
             finished = run(config, out, place, stop, console, ranks)
             if finished and ranks.first:
                 console.print(f"bundle written to {export(config, out, best=best)}")
             elif not finished:
                 console.print("stopped before the last step; repeat the command to resume")
-        except (ConfigurationError, TrainingStoppedError) as error:
-            Console(stderr=True).print(str(error), style="red", markup=False)
-            sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+    except (ConfigurationError, PackUnreadableError, BundleError) as error:
+        _end(str(error), 2)
+    except TrainingStoppedError as error:
+        _end(str(error), 1)
+    except OSError as error:
+        _end(f"{error}; what was trained is in the last checkpoint: repeat the command to resume", 1)
+
+
+def _with_a_best(config: TrainConfig) -> TrainConfig:
+    """The configuration, if it ever looks which weights are best."""
+    if not config.validation.every:
+        raise ConfigurationError(
+            "--best needs [validation] every: without it nothing tells which weights are best"
+        )
+    return config
+
+
+def _end(why: str, status: int) -> NoReturn:
+    Console(stderr=True).print(why, style="red", markup=False)
+    sys.exit(status)
 
 
 class Data(NamedTuple):
@@ -83,13 +101,32 @@ class Data(NamedTuple):
 
 
 def load_data(config: TrainConfig, device: torch.device) -> Data:
-    """Read the packs, without what their groups are not to teach."""
+    """Read the packs, without what their groups are not to teach.
+
+    Raises
+    ------
+    ConfigurationError
+        A case is to be trained on and measured too, or its group has no weight.
+    """
+    _require_apart(config.data)
     packed = [
         _taught(case, config.data.untaught.get(case.group, ()))
         for case in read_packs(map(Path, config.data.packs), config.preprocessing)
     ]
     known = [Known(case.name, case.group, frozenset(case.known)) for case in packed]
     return Data([DeviceCase(case, device) for case in packed], known, draw_chances(known, config.data))
+
+
+def _require_apart(data: DataConfig) -> None:
+    """Let no case be trained on that is measured; packs of validation cases need not be at hand."""
+    trained, measured = (
+        {(case.group, case.name) for case in described(path for path in map(Path, packs) if path.exists())}
+        for packs in (data.packs, data.validation_packs)
+    )
+    if both := sorted(name for _, name in trained & measured):
+        raise ConfigurationError(
+            f"[data] {len(both)} cases are in packs and in validation_packs too, such as {both[0]}: prepare anew"
+        )
 
 
 def _taught(case: Case, untaught: Collection[str]) -> Case:
@@ -137,7 +174,7 @@ def run(
     data = data or load_data(config, device)
     torch.manual_seed(config.seed)
     network, optimiser = network_and_optimiser(config, device)
-    trained = Trained(network, optimiser)
+    trained = Trained(network, optimiser, config.preprocessing)
     step = trained.resume(out, device, console)
     shared = ranks.wrap(network)
     judge = Judge(config, out, device) if config.validation.every and ranks.first else None
@@ -162,13 +199,23 @@ def run(
             bar.update(task, completed=step, description=f"entropy {entropy:.3f} dice {dice:.3f}")
             curve.add(step, learning_rate(config, step), entropy, dice)
             if step % CHECKPOINT_EVERY == 0:
-                trained.save(out, step)
+                _save(trained, out, step)
             if judge and (step % config.validation.every == 0 or step == settings.steps):
                 judge.validate(trained, step, curve)
     if ranks.first:
-        trained.save(out, step)
+        _save(trained, out, step)
         draw(out)
     return step >= settings.steps
+
+
+def _save(trained: Trained, out: Path, step: int) -> None:
+    try:
+        trained.save(out, step)
+    except WeightsNotFiniteError as error:
+        raise TrainingStoppedError(
+            f"step {step}: the weights are no numbers any more, and nothing was saved; lower the learning rate "
+            "and resume from the last checkpoint"
+        ) from error
 
 
 class Judge:
@@ -217,6 +264,7 @@ def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
         tile=config.patch,
         card={
             "training_data": config.card.training_data,
+            "trained_on": trained_on(config),
             "training": how,
             "limits": config.card.limits,
             "attribution": config.card.attribution,
@@ -239,6 +287,18 @@ def taught_organs(config: TrainConfig) -> tuple[str, ...]:
     if config.begin_with:
         taught.update(outputs_of(Bundle.load(Path(config.begin_with))))
     return tuple(organ for organ in ORGANS if organ in taught)
+
+
+def trained_on(config: TrainConfig) -> list[str]:
+    """`Known.mark` of every case that was drawn from, and of those the weights to begin with were trained on."""
+    marks = {
+        case.mark
+        for case in described(map(Path, config.data.packs))
+        if config.data.group_weights.get(case.group)
+    }
+    if config.begin_with:
+        marks.update(Bundle.load(Path(config.begin_with)).card.get("trained_on", ()))
+    return sorted(marks)
 
 
 def network_and_optimiser(config: TrainConfig, device: torch.device) -> tuple[UNet3D, torch.optim.Optimizer]:
