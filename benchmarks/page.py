@@ -91,7 +91,11 @@ def _section(record: Record) -> str:
             "|---|---|---|---|---|---|---|---|",
             *(_row(row) for row in report.rows),
             "",
-            *(f"- {row.what}, {row.size}: {row.note}" for row in report.rows if row.note),
+            *(
+                f"- {', '.join(filter(None, (row.what, row.size, row.peer_name)))}: {row.note}"
+                for row in report.rows
+                if row.note
+            ),
             "",
         ]
     if report.curves:

@@ -174,7 +174,7 @@ def test_the_page_holds_every_figure_and_marks_missed_goals(written) -> None:
     text = written(a_record("metrics"))
 
     assert "| good | 1 × 2 | 1.5 (1.25 – 1.75) | peer | 9 (once) | s | 6.00 × | ≥ 2 × |" in text
-    assert "- good, 1 × 2: is said" in text
+    assert "- good, 1 × 2, peer: is said" in text
     assert "| bad | 1 | 1 (once) |  |  | MB/s |  | **≥ 1234 MB/s** |" in text
     assert "| 2.00 | **slope ≤ 1** |" in text
     assert "| disk | 100 | 400 | MB/s | 25% | dd |" in text
