@@ -1,6 +1,7 @@
 """Public layouts of training data: nnU-Net, OpenKBP's CSV files, one NRRD for each organ; and the packs."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from model.preprocess import Preprocessing
 from tests.paths import REPOSITORY, shared_data
 from training.dataset import Case, Frame, PackWriter, read_packs, smoothed
-from training.packing import Choices, PackingError
+from training.packing import Choices, PackingError, read_absent, read_validation
 from training.packing_report import Outcome, Report
 from training.prepare import pack
 from training.roi_names import load_names
@@ -147,6 +148,26 @@ def test_an_image_without_a_number_somewhere_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ImageUnreadableError, match=r"a\.nrrd holds values that are not finite"):
         read_image(tmp_path / "a.nrrd")
+
+
+@pytest.mark.parametrize("value", ["x", None, [1, "x"]])
+def test_a_label_without_a_number_is_refused(tmp_path: Path, value: object) -> None:
+    file = nnunet(tmp_path) / "dataset.json"
+    about = json.loads(file.read_text())
+    about["labels"]["SpinalCord"] = value
+    file.write_text(json.dumps(about))
+
+    with pytest.raises(PackingError, match=r"dataset\.json: a label's value is a whole number"):
+        list(nnunet_cases(tmp_path, Choices(NAMES), Report()))
+
+
+@pytest.mark.parametrize("read", [read_absent, lambda path: read_validation(str(path))])
+def test_a_table_that_is_no_text_is_refused(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes("patient,organ\nMüller,Brain\n".encode("latin-1"))
+
+    with pytest.raises(PackingError, match=r"table\.csv cannot be read: .* needed is a text file in UTF-8"):
+        read(path)
 
 
 def test_a_data_set_of_another_modality_is_refused(tmp_path: Path) -> None:

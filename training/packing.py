@@ -4,6 +4,7 @@ import csv
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 
 from training.config import ORGANS
@@ -78,7 +79,7 @@ def read_validation(text: str) -> float | frozenset[str]:
     """
     path = Path(text)
     if path.is_file():
-        lines = [line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [line.partition("#")[0].strip() for line in _text(path).splitlines()]
         return frozenset(line for line in lines if line)
     try:
         number = text.replace(" ", "")
@@ -90,6 +91,13 @@ def read_validation(text: str) -> float | frozenset[str]:
     return share
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PackingError(f"{path} cannot be read: {error}; needed is a text file in UTF-8") from error
+
+
 def read_absent(path: Path) -> dict[str, frozenset[str]]:
     """A CSV table with the columns `patient` and `organ` (TG-263), one line for each organ that is not there.
 
@@ -98,8 +106,7 @@ def read_absent(path: Path) -> dict[str, frozenset[str]]:
     PackingError
         Other columns, or an organ that is not known.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(StringIO(_text(path))))
     absent: dict[str, set[str]] = {}
     for number, row in enumerate(rows, start=2):
         patient, organ = ((row.get(key) or "").strip() for key in ("patient", "organ"))

@@ -114,7 +114,7 @@ def _dataset(root: Path, names: RoiNames, report: Report) -> Dataset:
         elif mapped.organ in organs.values():
             raise PackingError(f"{root / 'dataset.json'}: two labels stand for {mapped.organ}")
         else:
-            values[label] = tuple(value) if isinstance(value, list) else (int(value),)
+            values[label] = _values(value, root)
             organs[label] = mapped.organ
     table = root / "present_labels.json"
     present = _json(table) if table.exists() else {}
@@ -124,6 +124,17 @@ def _dataset(root: Path, names: RoiNames, report: Report) -> Dataset:
         organs,
         {case: frozenset(had) for case, had in present.items()},
     )
+
+
+def _values(value: object, root: Path) -> tuple[int, ...]:
+    """The voxels' values of a label, or of several regions that make it."""
+    several = value if isinstance(value, list) else [value]
+    try:
+        return tuple(map(int, several))
+    except (TypeError, ValueError) as error:
+        raise PackingError(
+            f"{root / 'dataset.json'}: a label's value is a whole number, not {value!r}"
+        ) from error
 
 
 def _json(path: Path) -> dict[str, Any]:
