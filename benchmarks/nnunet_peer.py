@@ -37,10 +37,11 @@ from model.unet import UNet3D
 from training.config import TrainConfig, build_config, merged, read_table
 from training.dataset import Case, counted, read_packs, write_packs
 from training.evaluate import score_case, with_every_output
+from training.export import export
 from training.metrics import dice
 from training.source_openkbp import CLINICAL_NAMES
 from training.stop import Stop
-from training.train import draw_samples, export, load_data, network_and_optimiser, optimise, run
+from training.train import draw_samples, load_data, network_and_optimiser, optimise, run
 
 ORGANS = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Bone_Mandible")
 CLINICAL = tuple(CLINICAL_NAMES.get(organ, organ) for organ in ORGANS)

@@ -25,12 +25,12 @@ from training import train
 from training.checkpoint import BEFORE, BEST, LAST
 from training.config import ORGANS, ConfigurationError, DataConfig, TrainConfig, load_config
 from training.dataset import Known, described
+from training.export import export
 from training.stop import Stop
 from training.train import (
     TrainingStoppedError,
     draw_chances,
     draw_samples,
-    export,
     learning_rate,
     load_data,
     network_and_optimiser,

@@ -22,22 +22,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
-from model.bundle import Bundle, write_bundle
 from model.errors import BundleError
-from model.structures import STRUCTURES
 from model.unet import UNet3D
 from training.augment import DeviceCase, Sample, random_sample
-from training.checkpoint import Trained, WeightsNotFiniteError, averaged_weights, best_dice
-from training.config import ORGANS, ConfigurationError, DataConfig, TrainConfig, load_config
+from training.checkpoint import Trained, WeightsNotFiniteError, best_dice
+from training.config import ConfigurationError, DataConfig, TrainConfig, load_config
 from training.curve import Curve, draw
 from training.dataset import Case, Known, PackUnreadableError, described, read_packs
 from training.distributed import Ranks, joined, local_device
+from training.export import export
 from training.losses import segmentation_terms
+from training.starting_weights import starting_network
 from training.stop import Stop
 from training.validation import mean_dice, validation_cases
 
 CHECKPOINT_EVERY = 100
-HEAD = ("head.weight", "head.bias")
 ALONE = Ranks()
 
 
@@ -241,69 +240,9 @@ class Judge:
             trained.save_best(self.out, step, mean)
 
 
-def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
-    """Write the averaged weights of the last (or best) checkpoint as a bundle; returns its folder."""
-    average, step = averaged_weights(out, best=best)
-    taught = taught_organs(config)
-    chosen = [ORGANS.index(organ) for organ in taught]
-    heads = {key: average[key].unflatten(0, (len(ORGANS), -1))[chosen].flatten(0, 1) for key in HEAD}
-    network = UNet3D(replace(config.network, outputs=len(taught)))
-    network.load_state_dict(average | heads)
-    how = f"{step} steps of {config.optimiser.batch} patch of {config.patch} voxels"
-    if best:
-        every, cases = config.validation.every, config.validation.cases
-        how += f", the best of every {every} by Dice on {cases} validation cases"
-    write_bundle(
-        out / "bundle",
-        network,
-        name=config.name,
-        version=config.version,
-        structure_names=tuple(organ.name for organ in STRUCTURES if organ.name in taught),
-        output_names=taught,
-        preprocessing=config.preprocessing,
-        tile=config.patch,
-        card={
-            "training_data": config.card.training_data,
-            "trained_on": trained_on(config),
-            "training": how,
-            "limits": config.card.limits,
-            "attribution": config.card.attribution,
-        },
-    )
-    return out / "bundle"
-
-
-def taught_organs(config: TrainConfig) -> tuple[str, ...]:
-    """Organs of which a pack that is drawn from knows the truth, or that the weights to begin with knew; in order.
-
-    What no case teaches would be drawn at random.
-    """
-    taught = {
-        organ
-        for case in described(map(Path, config.data.packs))
-        if config.data.group_weights.get(case.group)
-        for organ in case.organs - set(config.data.untaught.get(case.group, ()))
-    }
-    if config.begin_with:
-        taught.update(outputs_of(Bundle.load(Path(config.begin_with))))
-    return tuple(organ for organ in ORGANS if organ in taught)
-
-
-def trained_on(config: TrainConfig) -> list[str]:
-    """`Known.mark` of every case that was drawn from, and of those the weights to begin with were trained on."""
-    marks = {
-        case.mark
-        for case in described(map(Path, config.data.packs))
-        if config.data.group_weights.get(case.group)
-    }
-    if config.begin_with:
-        marks.update(Bundle.load(Path(config.begin_with)).card.get("trained_on", ()))
-    return sorted(marks)
-
-
 def network_and_optimiser(config: TrainConfig, device: torch.device) -> tuple[UNet3D, torch.optim.Optimizer]:
     """Both as the first step finds them."""
-    network = _network(config).to(device)
+    network = starting_network(config).to(device)
     if device.type == "cpu":
         # oneDNN would bring every tensor into this order and back: the network takes half as long with it.
         network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -381,43 +320,6 @@ def _parts(sample: Sample) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def _precision(config: TrainConfig) -> torch.dtype:
     return torch.bfloat16 if config.optimiser.precision == "bfloat16" else torch.float32
-
-
-def _network(config: TrainConfig) -> UNet3D:
-    """The network as the first step finds it: random, or with the weights of an earlier bundle."""
-    network = UNet3D(config.network)
-    if config.begin_with:
-        bundle = Bundle.load(Path(config.begin_with))
-        earlier, names = bundle.network.state_dict(), outputs_of(bundle)
-        try:
-            heads = {key: _placed(earlier[key], names, network.state_dict()[key]) for key in HEAD}
-            network.load_state_dict(earlier | heads)
-        except RuntimeError as error:
-            raise ConfigurationError(
-                f"begin_with: {config.begin_with} holds another [network]: {error}"
-            ) from error
-    return network
-
-
-def outputs_of(bundle: Bundle) -> tuple[str, ...]:
-    """What each output of a bundle's network draws; of those not offered, bundles did not always say so."""
-    outputs = bundle.network.config.outputs if isinstance(bundle.network, UNet3D) else 0
-    return bundle.output_names if len(bundle.output_names) == outputs else ORGANS[:outputs]
-
-
-def _placed(head: torch.Tensor, names: Sequence[str], new: torch.Tensor) -> torch.Tensor:
-    """The head of a network with an output for each of `ORGANS`, from one that has those of `names`.
-
-    An organ by another protocol that was not taught yet begins as the organ itself, others as in `new`.
-    """
-    rows = head.unflatten(0, (len(names), -1))
-    placed = new.clone().unflatten(0, (len(ORGANS), -1))
-    for place, organ in enumerate(ORGANS):
-        source = organ if organ in names else organ.partition("^")[0]
-        if source in names:
-            placed[place] = rows[names.index(source)]
-    flat: torch.Tensor = placed.flatten(0, 1)
-    return flat
 
 
 if __name__ == "__main__":

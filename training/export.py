@@ -1,0 +1,72 @@
+"""A finished run becomes a bundle: it offers what was taught, and says on which cases."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from model.bundle import Bundle, write_bundle
+from model.structures import STRUCTURES
+from model.unet import UNet3D
+from training.checkpoint import averaged_weights
+from training.config import ORGANS, TrainConfig
+from training.dataset import described
+from training.starting_weights import HEAD, outputs_of
+
+
+def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
+    """Write the averaged weights of the last (or best) checkpoint as a bundle; returns its folder."""
+    average, step = averaged_weights(out, best=best)
+    taught = taught_organs(config)
+    chosen = [ORGANS.index(organ) for organ in taught]
+    heads = {key: average[key].unflatten(0, (len(ORGANS), -1))[chosen].flatten(0, 1) for key in HEAD}
+    network = UNet3D(replace(config.network, outputs=len(taught)))
+    network.load_state_dict(average | heads)
+    how = f"{step} steps of {config.optimiser.batch} patch of {config.patch} voxels"
+    if best:
+        every, cases = config.validation.every, config.validation.cases
+        how += f", the best of every {every} by Dice on {cases} validation cases"
+    write_bundle(
+        out / "bundle",
+        network,
+        name=config.name,
+        version=config.version,
+        structure_names=tuple(organ.name for organ in STRUCTURES if organ.name in taught),
+        output_names=taught,
+        preprocessing=config.preprocessing,
+        tile=config.patch,
+        card={
+            "training_data": config.card.training_data,
+            "trained_on": trained_on(config),
+            "training": how,
+            "limits": config.card.limits,
+            "attribution": config.card.attribution,
+        },
+    )
+    return out / "bundle"
+
+
+def taught_organs(config: TrainConfig) -> tuple[str, ...]:
+    """Organs of which a pack that is drawn from knows the truth, or that the weights to begin with knew; in order.
+
+    What no case teaches would be drawn at random.
+    """
+    taught = {
+        organ
+        for case in described(map(Path, config.data.packs))
+        if config.data.group_weights.get(case.group)
+        for organ in case.organs - set(config.data.untaught.get(case.group, ()))
+    }
+    if config.begin_with:
+        taught.update(outputs_of(Bundle.load(Path(config.begin_with))))
+    return tuple(organ for organ in ORGANS if organ in taught)
+
+
+def trained_on(config: TrainConfig) -> list[str]:
+    """`Known.mark` of every case that was drawn from, and of those the weights to begin with were trained on."""
+    marks = {
+        case.mark
+        for case in described(map(Path, config.data.packs))
+        if config.data.group_weights.get(case.group)
+    }
+    if config.begin_with:
+        marks.update(Bundle.load(Path(config.begin_with)).card.get("trained_on", ()))
+    return sorted(marks)
