@@ -120,7 +120,7 @@ def write_bundle(
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.half().contiguous().cpu() for key, value in network.state_dict().items()}
-    if not _all_finite(tensors):
+    if not all_finite(tensors):
         raise BundleError("the weights hold values that are not finite; nothing was written")
     save_file(tensors, folder / "weights.safetensors")
     digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
@@ -136,7 +136,7 @@ def write_bundle(
         "tile": tile,
         "card": card,
     }
-    _write_json(folder / "model.json", about | _measured_of(folder, digest, card))
+    write_description(folder, about | _measured_of(folder, digest, card))
     return digest
 
 
@@ -153,11 +153,11 @@ def _measured_of(folder: Path, digest: str, card: Mapping[str, Any]) -> dict[str
     return kept | ({"card": {**card, "accuracy": accuracy}} if accuracy else {})
 
 
-def _write_json(path: Path, about: Mapping[str, Any]) -> None:
-    """Replace a description at once."""
-    part = path.with_name(f"{path.name}.part")
+def write_description(folder: Path, about: Mapping[str, Any]) -> None:
+    """Replace a bundle's `model.json` at once."""
+    part = folder / "model.json.part"
     part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    part.replace(folder / "model.json")
 
 
 def add_reference_ranges(folder: Path, ranges: ReferenceRanges) -> None:
@@ -174,7 +174,7 @@ def add_reference_ranges(folder: Path, ranges: ReferenceRanges) -> None:
     text = ranges.to_json().encode()
     (folder / "reference.json").write_bytes(text)
     about["reference_sha256"] = hashlib.sha256(text).hexdigest()
-    _write_json(folder / "model.json", about)
+    write_description(folder, about)
 
 
 def _reference_ranges(about: Mapping[str, Any], path: Path) -> ReferenceRanges | None:
@@ -225,12 +225,13 @@ def _network(config: UNetConfig, weights: bytes, folder: Path) -> UNet3D:
         )
     except RuntimeError as error:
         raise BundleError(f"{folder}: weights and network do not fit: {error}") from error
-    if not _all_finite(tensors):
+    if not all_finite(tensors):
         raise BundleError(f"{folder / 'weights.safetensors'} holds values that are not finite")
     return network.eval()
 
 
-def _all_finite(tensors: Mapping[str, Tensor]) -> bool:
+def all_finite(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether every weight is a number."""
     return all(bool(torch.isfinite(value).all()) for value in tensors.values())
 
 

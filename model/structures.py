@@ -145,6 +145,11 @@ Larynx, oesophagus and the clinics' cord: as contoured in the training cases of 
 and cord in part)."""
 
 
+def unqualified(name: str) -> str:
+    """The organ of which `OTHER_PROTOCOLS` has another drawing; any other name as it is."""
+    return name.partition("^")[0]
+
+
 def structure(name: str) -> Structure:
     """Look up an organ by its TG-263 name.
 

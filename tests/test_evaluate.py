@@ -319,6 +319,10 @@ def test_organs_that_are_taught_but_not_offered_are_measured_too(tmp_path: Path)
     )  # fmt: skip
     bundle = Bundle.load(tmp_path)
     assert with_every_output(bundle).structure_names == ORGANS
+    silent = replace(bundle, output_names=offered)
+    assert with_every_output(silent).structure_names == ORGANS
+    others = replace(bundle, structure_names=("Brain", "Larynx"), output_names=("Brain", "Larynx"))
+    assert with_every_output(others).structure_names == ("Brain", "Larynx")
     assert bundle.structure_names == offered
     about = json.loads((tmp_path / "model.json").read_text())
     text = model_card(about, summarise([one("Larynx", group="openkbp")]), human(0.9), [], {})

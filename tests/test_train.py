@@ -22,13 +22,12 @@ from tests.conditions import wait_until
 from tests.paths import REPOSITORY
 from tests.training_cases import a_config
 from training import train
-from training.checkpoint import BEFORE, BEST, LAST
+from training.checkpoint import BEFORE, BEST, LAST, TrainingStoppedError
 from training.config import ORGANS, ConfigurationError, DataConfig, TrainConfig, load_config
 from training.dataset import Known, described
 from training.export import export
 from training.stop import Stop
 from training.train import (
-    TrainingStoppedError,
     draw_chances,
     draw_samples,
     learning_rate,

@@ -24,13 +24,14 @@ from rich.progress import track
 
 from model.bundle import Bundle
 from model.segmenter import Segmenter
+from training.checkpoint import TrainingStoppedError
 from training.config import ConfigurationError, TrainConfig, build_config, merged, read_table
 from training.dataset import read_packs
 from training.distributed import local_device
 from training.evaluate import score_case, with_every_output
 from training.export import export
 from training.stop import Stop
-from training.train import Data, TrainingStoppedError, load_data, run
+from training.train import Data, load_data, run
 
 REFERENCE = "reference"
 SMALL_ORGANS = ("Cochlea", "Glnd_Lacrimal", "Lens", "OpticNrv")

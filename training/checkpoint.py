@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from model.bundle import all_finite
 from model.preprocess import Preprocessing
 from model.unet import UNet3D, UNetConfig
 from training.config import ConfigurationError
@@ -22,8 +23,8 @@ from training.config import ConfigurationError
 LAST, BEFORE, BEST = "checkpoint.pt", "previous.pt", "best.pt"
 
 
-class WeightsNotFiniteError(Exception):
-    """The network has weights that are no numbers."""
+class TrainingStoppedError(Exception):
+    """Training cannot go on; the message says at which step and what to change."""
 
 
 class Trained:
@@ -47,11 +48,14 @@ class Trained:
 
         Raises
         ------
-        WeightsNotFiniteError
-            Nothing is written then: the last checkpoint stays one that can be continued.
+        TrainingStoppedError
+            Weights are no numbers. Nothing is written then: the last checkpoint stays one that can be continued.
         """
-        if not all(bool(torch.isfinite(value).all()) for value in self.network.state_dict().values()):
-            raise WeightsNotFiniteError
+        if not all_finite(self.network.state_dict()):
+            raise TrainingStoppedError(
+                f"step {step}: the weights are no numbers any more, and nothing was saved; lower the learning "
+                "rate and resume from the last checkpoint"
+            )
         part = _written(
             folder / LAST,
             {

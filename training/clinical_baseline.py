@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from model.structures import unqualified
 from training.dataset import Case, counted, is_cut, read_packs
 from training.scores import CLINICAL_BASELINE, Score, Summary, score_organ, summarise, write_baseline
 from training.volumes import read_image
@@ -75,7 +76,7 @@ def score_scan(case: Case, masks: Path, scan: str, bit_of: dict[str, int]) -> It
         if labels.shape != case.labels.shape or np.ptp(starts, axis=0).max() > 0.01:
             raise ValueError(f"{scan}: the {observer}'s masks are not on the grid of {case.name}")
         for organ in case.known:
-            same = organ.partition("^")[0]  # the clinics' cord beside the observers'
+            same = unqualified(organ)  # the clinics' cord beside the observers'
             if same in bit_of:
                 slices = counted(case, organ)
                 drawn = (labels.astype(np.uint32) >> np.uint32(bit_of[same])) & np.uint32(1) > 0

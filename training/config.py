@@ -47,10 +47,9 @@ class DataConfig:
         for key, named in (("untaught", untaught), ("organ_weights", set(self.organ_weights))):
             if unknown := named - set(ORGANS):
                 raise ValueError(f"{key}: no organ is named {', '.join(sorted(unknown))}")
+        weights = self.group_weights.values()
         _require(
-            group_weights=sum(self.group_weights.values())
-            > 0
-            <= min(self.group_weights.values(), default=-1),
+            group_weights=min(weights, default=0) >= 0 and sum(weights) > 0,
             organ_weights=min(self.organ_weights.values(), default=1) > 0,
             foreground=0 <= self.foreground <= 1,
         )

@@ -207,8 +207,8 @@ def read_packs(paths: Iterable[Path], preprocessing: Preprocessing | None = None
         A file is not there or no pack, or was made for other organs, or for these in another order.
     """
     for path in paths:
-        with _opened(path) as pack:
-            for index, about in enumerate(_described(pack)):
+        with _opened(path) as (pack, cases):
+            for index, about in enumerate(cases):
                 case = Case(
                     name=about["name"],
                     group=about["group"],
@@ -226,14 +226,14 @@ def read_packs(paths: Iterable[Path], preprocessing: Preprocessing | None = None
 def described(paths: Iterable[Path]) -> Iterator[Known]:
     """What every case of the packs can teach, without their images; raises as `read_packs`."""
     for path in paths:
-        with _opened(path) as pack:
-            for about in _described(pack):
+        with _opened(path) as (_, cases):
+            for about in cases:
                 yield Known(about["name"], about["group"], frozenset(about["known"]))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """A pack that was made for our organs, closed again at the end."""
+def _opened(path: Path) -> Iterator[tuple[Mapping[str, NDArray[Any]], list[dict[str, Any]]]]:
+    """A pack that was made for our organs and what it says of each case, closed again at the end."""
     try:
         pack = np.load(path, allow_pickle=False)
         packed = tuple(pack["organs"])
@@ -244,16 +244,12 @@ def _opened(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
     with pack:
         if packed != ORGANS[: len(packed)]:  # packs of fewer organs stay good: theirs have the same bits
             raise PackUnreadableError(f"{path} was packed for other organs: prepare it again")
-        if any({case["group"]} & OPENKBP and "SpinalCord" in case["known"] for case in _described(pack)):
+        cases = json.loads(pack["about"].tobytes())
+        if any(case["group"] in OPENKBP and "SpinalCord" in case["known"] for case in cases):
             raise PackUnreadableError(
                 f"{path} names the cord of OpenKBP's clinics as that of the 21 organs: prepare it again"
             )
-        yield pack
-
-
-def _described(pack: Mapping[str, NDArray[Any]]) -> list[dict[str, Any]]:
-    cases: list[dict[str, Any]] = json.loads(pack["about"].tobytes())
-    return cases
+        yield pack, cases
 
 
 def smoothed(case: Case, preprocessing: Preprocessing) -> Case:

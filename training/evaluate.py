@@ -29,6 +29,7 @@ from training.dataset import Case, Frame, PackUnreadableError, counted, describe
 from training.evaluation_report import Judged, as_rich_table, write_card, write_into_bundle, write_report
 from training.figures import snapshot
 from training.scores import Score, score_organ, summarise
+from training.starting_weights import outputs_of
 
 
 def slice_grid(frame: Frame, shape: tuple[int, ...]) -> SliceGrid:
@@ -88,7 +89,7 @@ def judge_case(segmenter: Segmenter, case: Case) -> Iterator[Judged]:
 
 def with_every_output(bundle: Bundle) -> Bundle:
     """The bundle offering all that its network was taught, so that organs it does not offer are measured too."""
-    return replace(bundle, structure_names=bundle.output_names)
+    return replace(bundle, structure_names=outputs_of(bundle))
 
 
 def pack_files(packs: Iterable[Path]) -> list[Path]:

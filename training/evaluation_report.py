@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from model.bundle import write_description
 from training.figures import Snapshot, draw_boxes, draw_cases
 from training.goals import HUMAN_GROUPS
 from training.model_card import accuracy, model_card
@@ -95,9 +96,7 @@ def write_into_bundle(summaries: Sequence[Summary], bundle: Path) -> dict[str, A
     about: dict[str, Any] = json.loads((bundle / "model.json").read_text(encoding="utf-8"))
     about["card"].pop("validation_dice", None)  # the name it had when there was no more than Dice
     about["card"]["accuracy"] = as_table(summaries)
-    part = bundle / "model.json.part"
-    part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    part.replace(bundle / "model.json")
+    write_description(bundle, about)
     return about
 
 

@@ -15,7 +15,7 @@ from training.starting_weights import HEAD, outputs_of
 def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
     """Write the averaged weights of the last (or best) checkpoint as a bundle; returns its folder."""
     average, step = averaged_weights(out, best=best)
-    taught = taught_organs(config)
+    taught, marks = taught_by(config)
     chosen = [ORGANS.index(organ) for organ in taught]
     heads = {key: average[key].unflatten(0, (len(ORGANS), -1))[chosen].flatten(0, 1) for key in HEAD}
     network = UNet3D(replace(config.network, outputs=len(taught)))
@@ -35,7 +35,7 @@ def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
         tile=config.patch,
         card={
             "training_data": config.card.training_data,
-            "trained_on": trained_on(config),
+            "trained_on": marks,
             "training": how,
             "limits": config.card.limits,
             "attribution": config.card.attribution,
@@ -44,29 +44,19 @@ def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
     return out / "bundle"
 
 
-def taught_organs(config: TrainConfig) -> tuple[str, ...]:
-    """Organs of which a pack that is drawn from knows the truth, or that the weights to begin with knew; in order.
+def taught_by(config: TrainConfig) -> tuple[tuple[str, ...], list[str]]:
+    """Which organs were taught, in the order of `ORGANS`, and the `Known.mark` of each case that was trained on.
 
-    What no case teaches would be drawn at random.
+    Those are the organs whose truth a case knows that is drawn from, and what the weights to begin with had
+    learned; what no case teaches would be drawn at random.
     """
-    taught = {
-        organ
-        for case in described(map(Path, config.data.packs))
-        if config.data.group_weights.get(case.group)
-        for organ in case.organs - set(config.data.untaught.get(case.group, ()))
-    }
+    data, organs, marks = config.data, set[str](), set[str]()
+    for case in described(map(Path, data.packs)):
+        if data.group_weights.get(case.group):
+            organs |= case.organs - set(data.untaught.get(case.group, ()))
+            marks.add(case.mark)
     if config.begin_with:
-        taught.update(outputs_of(Bundle.load(Path(config.begin_with))))
-    return tuple(organ for organ in ORGANS if organ in taught)
-
-
-def trained_on(config: TrainConfig) -> list[str]:
-    """`Known.mark` of every case that was drawn from, and of those the weights to begin with were trained on."""
-    marks = {
-        case.mark
-        for case in described(map(Path, config.data.packs))
-        if config.data.group_weights.get(case.group)
-    }
-    if config.begin_with:
-        marks.update(Bundle.load(Path(config.begin_with)).card.get("trained_on", ()))
-    return sorted(marks)
+        earlier = Bundle.load(Path(config.begin_with))
+        organs.update(outputs_of(earlier))
+        marks.update(earlier.card.get("trained_on", ()))
+    return tuple(organ for organ in ORGANS if organ in organs), sorted(marks)

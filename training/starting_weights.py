@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from model.bundle import Bundle
+from model.structures import unqualified
 from model.unet import UNet3D
 from training.config import ORGANS, ConfigurationError, TrainConfig
 
@@ -40,7 +41,10 @@ def starting_network(config: TrainConfig) -> UNet3D:
 def outputs_of(bundle: Bundle) -> tuple[str, ...]:
     """What each output of a bundle's network draws; of those not offered, bundles did not always say so."""
     outputs = bundle.network.config.outputs if isinstance(bundle.network, UNet3D) else 0
-    return bundle.output_names if len(bundle.output_names) == outputs else ORGANS[:outputs]
+    is_silent = len(bundle.output_names) < outputs
+    if is_silent and bundle.structure_names == ORGANS[: len(bundle.structure_names)]:
+        return ORGANS[:outputs]
+    return bundle.output_names
 
 
 def _placed(head: Tensor, names: Sequence[str], new: Tensor) -> Tensor:
@@ -51,7 +55,7 @@ def _placed(head: Tensor, names: Sequence[str], new: Tensor) -> Tensor:
     rows = head.unflatten(0, (len(names), -1))
     placed = new.clone().unflatten(0, (len(ORGANS), -1))
     for place, organ in enumerate(ORGANS):
-        source = organ if organ in names else organ.partition("^")[0]
+        source = organ if organ in names else unqualified(organ)
         if source in names:
             placed[place] = rows[names.index(source)]
     flat: Tensor = placed.flatten(0, 1)

@@ -25,7 +25,7 @@ from torch import nn
 from model.errors import BundleError
 from model.unet import UNet3D
 from training.augment import DeviceCase, Sample, random_sample
-from training.checkpoint import Trained, WeightsNotFiniteError, best_dice
+from training.checkpoint import Trained, TrainingStoppedError, best_dice
 from training.config import ConfigurationError, DataConfig, TrainConfig, load_config
 from training.curve import Curve, draw
 from training.dataset import Case, Known, PackUnreadableError, described, read_packs
@@ -40,10 +40,6 @@ CHECKPOINT_EVERY = 100
 ALONE = Ranks()
 
 
-class TrainingStoppedError(Exception):
-    """Training cannot go on; the message says at which step and what to change."""
-
-
 def main(
     config_path: Path = typer.Argument(..., metavar="CONFIG.toml"),  # noqa: B008
     out: Path = typer.Option(..., help="Folder of checkpoints, curve and bundle."),  # noqa: B008
@@ -56,7 +52,9 @@ def main(
     stop = Stop(minutes * 60 or math.inf)
     try:
         place = local_device(device)
-        config = _with_a_best(load_config(config_path, change)) if best else load_config(config_path, change)
+        config = load_config(config_path, change)
+        if best:
+            _require_validation(config)
         with joined(place) as ranks:
             stop.listen()
             console = Console(quiet=not ranks.first)
@@ -73,13 +71,12 @@ def main(
         _end(f"{error}; what was trained is in the last checkpoint: repeat the command to resume", 1)
 
 
-def _with_a_best(config: TrainConfig) -> TrainConfig:
-    """The configuration, if it ever looks which weights are best."""
+def _require_validation(config: TrainConfig) -> None:
+    """Refuse to ask for the best weights of a run that never looks which they are."""
     if not config.validation.every:
         raise ConfigurationError(
             "--best needs [validation] every: without it nothing tells which weights are best"
         )
-    return config
 
 
 def _end(why: str, status: int) -> NoReturn:
@@ -198,23 +195,13 @@ def run(
             bar.update(task, completed=step, description=f"entropy {entropy:.3f} dice {dice:.3f}")
             curve.add(step, learning_rate(config, step), entropy, dice)
             if step % CHECKPOINT_EVERY == 0:
-                _save(trained, out, step)
+                trained.save(out, step)
             if judge and (step % config.validation.every == 0 or step == settings.steps):
                 judge.validate(trained, step, curve)
     if ranks.first:
-        _save(trained, out, step)
+        trained.save(out, step)
         draw(out)
     return step >= settings.steps
-
-
-def _save(trained: Trained, out: Path, step: int) -> None:
-    try:
-        trained.save(out, step)
-    except WeightsNotFiniteError as error:
-        raise TrainingStoppedError(
-            f"step {step}: the weights are no numbers any more, and nothing was saved; lower the learning rate "
-            "and resume from the last checkpoint"
-        ) from error
 
 
 class Judge:
