@@ -87,8 +87,9 @@ class Study:
     def look(self, process):
         """Keep what `ps` shows of a process and its threads, and what it told systemd."""
         proc = Path(f"/proc/{process.pid}")
+        # a thread may end before its file is opened, and before it is read
         for path in (proc / "cmdline", proc / "environ", *proc.glob("task/*/comm")):
-            with suppress(FileNotFoundError):  # a thread that has ended meanwhile
+            with suppress(FileNotFoundError, ProcessLookupError):
                 self.titles += path.read_bytes() + b"\n"
         while True:
             try:
