@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
 from tests.paths import REPOSITORY
 from tests.training_cases import CONFIG, packs
-from training.ablation import ablate, difference, organ_means, read_variants
+from training.ablation import ablate, difference, main, organ_means, read_variants
 from training.config import ConfigurationError
 from training.stop import Stop
 
@@ -71,6 +73,19 @@ def test_a_variant_that_cannot_be_run_is_refused_before_any_is(file: Path, more:
 
     with pytest.raises(ConfigurationError, match=said):
         read_variants(file)
+
+
+def test_packs_that_are_not_there_end_with_one_sentence(file: Path, tmp_path: Path) -> None:
+    (pack,) = tmp_path.glob("pack-*.npz")
+    pack.unlink()
+    app = typer.Typer()
+    app.command()(main)
+
+    result = CliRunner().invoke(app, [str(file), "--out", str(tmp_path / "out")])
+
+    assert result.exit_code == 2, result.output
+    assert "cannot be read as a pack" in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
 
 
 def test_every_variant_is_trained_measured_and_in_the_table(file: Path, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ Repeat the same command to go on where it was interrupted. The table is written 
 import csv
 import json
 import math
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,14 +23,13 @@ from rich.progress import track
 
 from model.bundle import Bundle
 from model.segmenter import Segmenter
-from training.checkpoint import TrainingStoppedError
 from training.config import ConfigurationError, TrainConfig, build_config, merged, read_table
 from training.dataset import read_packs
 from training.distributed import local_device
 from training.evaluate import score_case, with_every_output
 from training.export import export
 from training.stop import Stop
-from training.train import Data, load_data, run
+from training.train import Data, failures_in_words, load_data, run
 
 REFERENCE = "reference"
 SMALL_ORGANS = ("Cochlea", "Glnd_Lacrimal", "Lens", "OpticNrv")
@@ -72,14 +70,10 @@ def main(
     console = Console()
     stop = Stop(minutes * 60 or math.inf)
     stop.listen()
-    try:
+    with failures_in_words():
         variants = read_variants(config)
-        finished = ablate(variants, out, local_device(device), stop, console, table)
-    except (ConfigurationError, TrainingStoppedError) as error:
-        console.print(str(error), style="red", markup=False)
-        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
-    if not finished:
-        console.print("stopped; repeat the command to go on")
+        if not ablate(variants, out, local_device(device), stop, console, table):
+            console.print("stopped; repeat the command to go on")
 
 
 def read_variants(path: Path) -> list[Variant]:

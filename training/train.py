@@ -9,8 +9,8 @@ one, and several processes (see `training.distributed`) the same as one.
 
 import math
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -50,7 +50,7 @@ def main(
 ) -> None:
     """Train, or go on training; SIGTERM and Ctrl-C leave a checkpoint."""
     stop = Stop(minutes * 60 or math.inf)
-    try:
+    with failures_in_words():
         place = local_device(device)
         config = load_config(config_path, change)
         if best:
@@ -63,6 +63,13 @@ def main(
                 console.print(f"bundle written to {export(config, out, best=best)}")
             elif not finished:
                 console.print("stopped before the last step; repeat the command to resume")
+
+
+@contextmanager
+def failures_in_words() -> Iterator[None]:
+    """End the program with one sentence: status 2 for what it was given, 1 for what happened on the way."""
+    try:
+        yield
     except (ConfigurationError, PackUnreadableError, BundleError) as error:
         _end(str(error), 2)
     except TrainingStoppedError as error:
@@ -71,17 +78,17 @@ def main(
         _end(f"{error}; what was trained is in the last checkpoint: repeat the command to resume", 1)
 
 
+def _end(why: str, status: int) -> NoReturn:
+    Console(stderr=True).print(why, style="red", markup=False)
+    sys.exit(status)
+
+
 def _require_validation(config: TrainConfig) -> None:
     """Refuse to ask for the best weights of a run that never looks which they are."""
     if not config.validation.every:
         raise ConfigurationError(
             "--best needs [validation] every: without it nothing tells which weights are best"
         )
-
-
-def _end(why: str, status: int) -> NoReturn:
-    Console(stderr=True).print(why, style="red", markup=False)
-    sys.exit(status)
 
 
 class Data(NamedTuple):
