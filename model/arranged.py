@@ -79,18 +79,6 @@ class Arranged:
         return [slice(n, n + 1) for n, logit in enumerate(greatest.tolist()) if logit > ABSENT_LOGIT]
 
 
-class _OneInstance(nn.Module):
-    """Instance normalisation of a batch of one: then it is batch normalisation, which knows this layout."""
-
-    def __init__(self, norm: nn.InstanceNorm3d) -> None:
-        super().__init__()
-        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(1, C, D, H, W) to the same."""
-        return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
-
-
 class _Convolution(nn.Module):
     """A convolution, transposed or not, that brings what it gets to its own precision."""
 
@@ -125,9 +113,7 @@ def _arranged(network: UNet3D, outputs: int, dtype: torch.dtype) -> UNet3D:
     fine = _fine(layers) if layers.head.weight.device.type == "cpu" else frozenset()
     for parent in list(layers.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.InstanceNorm3d):
-                setattr(parent, name, _OneInstance(child))
-            elif isinstance(child, nn.Conv3d | nn.ConvTranspose3d):
+            if isinstance(child, nn.Conv3d | nn.ConvTranspose3d):
                 setattr(parent, name, _Convolution(child, torch.float32 if child in fine else dtype))
     return layers
 

@@ -61,15 +61,34 @@ class UNetConfig:
         return sides[0], sides[1], sides[2]
 
 
+class InstanceNorm(nn.InstanceNorm3d):
+    """Instance normalisation that keeps to the layout it gets.
+
+    PyTorch's own brings what is channels-last into the other layout, which takes longer than normalising, and its
+    gradient is wrong where the one that comes back is channels-last. Batch normalisation of one instance is the
+    same, and has neither fault.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) to the same."""
+        if x.is_contiguous():
+            return super().forward(x)
+        instances = [
+            F.batch_norm(each, None, None, self.weight, self.bias, training=True, eps=self.eps)
+            for each in x.split(1)
+        ]
+        return torch.cat(instances) if len(x) > 1 else instances[0]
+
+
 class ResidualBlock(nn.Module):
     """Two convolutions with pre-activation added to the (projected) input."""
 
     def __init__(self, channels_in: int, channels_out: int, *, planar: bool) -> None:
         super().__init__()
         kernel, padding = ((1, 3, 3), (0, 1, 1)) if planar else ((3, 3, 3), (1, 1, 1))
-        self.norm1 = nn.InstanceNorm3d(channels_in, affine=True)
+        self.norm1 = InstanceNorm(channels_in, affine=True)
         self.conv1 = nn.Conv3d(channels_in, channels_out, kernel, padding=padding, bias=False)
-        self.norm2 = nn.InstanceNorm3d(channels_out, affine=True)
+        self.norm2 = InstanceNorm(channels_out, affine=True)
         self.conv2 = nn.Conv3d(channels_out, channels_out, kernel, padding=padding, bias=False)
         self.project = (
             nn.Identity()

@@ -16,7 +16,7 @@ from model.errors import BundleError
 from model.preprocess import Preprocessing
 from model.sliding_window import gaussian, predict
 from model.structures import STRUCTURES
-from model.unet import UNet3D, UNetConfig, fold, unfold
+from model.unet import InstanceNorm, UNet3D, UNetConfig, fold, unfold
 
 SMALL = UNetConfig(
     outputs=3, channels=(4, 8), blocks=(1, 1), planar=(True, False), strides=((2, 2, 2),), fold=(1, 2, 2)
@@ -66,6 +66,51 @@ def test_levels_that_do_not_agree_are_refused() -> None:
     """A configuration whose lists differ in length says which."""
     with pytest.raises(ValueError, match="one entry per level"):
         UNetConfig(outputs=1, channels=(4, 8, 16))
+
+
+LAYOUTS = (torch.contiguous_format, torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("instances", [1, 3])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_instances_are_normalised_each_by_itself(instances: int, layout: torch.memory_format) -> None:
+    """As PyTorch does it, values and gradients, and in the layout that came."""
+    rng = torch.Generator().manual_seed(0)
+    x, back = (
+        torch.randn(instances, 4, 3, 5, 6, generator=rng).to(memory_format=layout).requires_grad_(needed)
+        for needed in (True, False)
+    )
+    norm, reference = InstanceNorm(4, affine=True), nn.InstanceNorm3d(4, affine=True)
+    for each in (norm, reference):
+        nn.init.uniform_(each.weight, 0.5, 2, generator=torch.Generator().manual_seed(1))
+    plain = x.detach().contiguous().requires_grad_()
+
+    found, expected = norm(x), reference(plain)
+    found.backward(back)
+    expected.backward(back.contiguous())  # PyTorch's is wrong for what is not
+
+    assert found.is_contiguous(memory_format=layout)
+    for own, its in ((found, expected), (x.grad, plain.grad), (norm.weight.grad, reference.weight.grad)):
+        torch.testing.assert_close(own, its)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_gradients_are_right_in_every_layout(batch: int) -> None:
+    """A processor trains with all channels of a voxel beside each other, a GPU with those of a channel."""
+    image = torch.from_numpy(np.random.default_rng(0).normal(0, 300, (batch, 2, 8, 16, 16))).float()
+    torch.manual_seed(0)
+    network = UNet3D(SMALL)
+    gradients = []
+    for layout in LAYOUTS:
+        network = network.to(memory_format=layout)
+        network.zero_grad()
+        network(image)[:, :, :4].square().sum().backward()
+        gradients.append({name: value.grad.clone() for name, value in network.named_parameters()})
+
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(
+            gradients[1][name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max())
+        )
 
 
 class Scaled(nn.Module):

@@ -7,6 +7,7 @@ Works on any device; everything random comes from the generator that is passed i
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,27 +78,30 @@ class DeviceCase:
         clipped = np.clip(centre, low + reach, high - reach)
         return np.asarray(np.where(high - low > 2 * reach, clipped, (low + high) / 2))
 
-    def sample(self, points: Tensor) -> Sample:
+    def sample(self, points: Tensor, *, swapped: bool = False) -> Sample:
         """Interpolate image and organs at points.
 
         Parameters
         ----------
         points
             (D, H, W, 3), mm in the order head, back, left.
+        swapped
+            Left organs take the places of right ones, as in a mirror.
         """
         grid = _normalised(points, self.frame, self.image.shape)
         shifted = (self.image - AIR_HU)[None, None]  # zero padding is air
         image = F.grid_sample(shifted, grid[None], align_corners=True) + AIR_HU
         inside = (grid.abs() <= 1).all(-1)  # (D, H, W)
-        organs = self._sample_organs(points)
+        channels = MIRRORED if swapped else list(range(len(ORGANS)))
+        organs = self._sample_organs(points, channels)
         height = points[..., 0]
-        bounds = (-1, 1, 1, 1)
-        weights = (height >= self.low.view(bounds)) & (height <= self.high.view(bounds)) & inside
+        low, high = (bound[channels].view(-1, 1, 1, 1) for bound in (self.low, self.high))
+        weights = (height >= low) & (height <= high) & inside
         lateral = (points[..., 2] - self.middle_mm)[None, None]
         return Sample(torch.cat([image, lateral], dim=1), organs[None], weights[None].float())
 
-    def _sample_organs(self, points: Tensor) -> Tensor:
-        """(organs, D, H, W); each organ is interpolated only at the points within its own box."""
+    def _sample_organs(self, points: Tensor, channels: Sequence[int]) -> Tensor:
+        """(organs, D, H, W), organ i in `channels[i]`; interpolated only at the points within the organ's box."""
         organs = torch.zeros(len(ORGANS), points[..., 0].numel(), device=self.device)
         flat = points.reshape(-1, 3)
         axes = flat.T.contiguous()  # comparing one axis at a time is what makes this fast
@@ -109,7 +113,7 @@ class DeviceCase:
             chosen = near.nonzero()[:, 0]
             if len(chosen):
                 grid = _normalised(flat[chosen], frame, mask.shape)[None, None, None]
-                organs[index, chosen] = F.grid_sample(
+                organs[channels[index], chosen] = F.grid_sample(
                     mask.float()[None, None], grid, align_corners=True
                 ).flatten()
         return organs.view(-1, *points.shape[:3])
@@ -207,19 +211,17 @@ def random_sample(
     """One augmented patch of a case."""
     centre = case.random_centre(np.array(patch) * np.array(spacing_mm), foreground, rng)
     points, mirrored = patch_points(centre, patch, spacing_mm, config, rng, case.device)
-    sample = case.sample(points)
     if config is None:
-        return sample
+        return case.sample(points)
+    sample = case.sample(points, swapped=mirrored and config.mirror_swap)
     image, lateral = degrade(sample.image[:, :1], spacing_mm, config, rng), sample.image[:, 1:]
-    organs, weights = sample.organs, sample.weights
+    organs = sample.organs
     if mirrored:
         lateral = -lateral
-    if mirrored and config.mirror_swap:
-        organs, weights = organs[:, MIRRORED], weights[:, MIRRORED]
     if rng.random() < config.field_of_view:
         # What is cut away is air, and of an organ only what is left in the image is there.
         seen = field_of_view(image, rng)
         image, organs = torch.where(seen, image, AIR_HU), organs * seen
     # The middle of a body whose arms or couch are missing is not the middle of another.
     lateral = lateral + rng.normal(0, config.middle_sigma_mm)
-    return Sample(torch.cat([image, lateral], dim=1), organs, weights)
+    return Sample(torch.cat([image, lateral], dim=1), organs, sample.weights)

@@ -269,7 +269,7 @@ def optimise(
 ) -> tuple[float, float]:
     """One step; returns both terms of the loss of the whole batch, whoever drew it."""
     settings = config.optimiser
-    image, organs, weights = (torch.cat(parts) for parts in zip(*map(_parts, samples), strict=True))
+    image, organs, weights = (_together(parts) for parts in zip(*map(_parts, samples), strict=True))
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(config, step)
     try:
@@ -310,6 +310,11 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 def _parts(sample: Sample) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return sample.image, sample.organs, sample.weights
+
+
+def _together(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """One batch; a sample alone is not copied, which would take as long as a layer."""
+    return torch.cat([*parts]) if len(parts) > 1 else parts[0]
 
 
 def _precision(config: TrainConfig) -> torch.dtype:
