@@ -7,8 +7,11 @@ from datetime import timedelta
 from itertools import pairwise
 
 import pytest
+from sqlalchemy import update
 
 from daemon.errors import StaleJob, StorageFull
+from daemon.job_queue_rows import Job
+from daemon.job_queue_series import open_for
 from daemon.job_queue_values import SegmentedResult
 from daemon.jobs import MAX_ATTEMPTS, JobState
 from tests.job_rows import (
@@ -50,6 +53,23 @@ def test_an_image_is_known_to_its_own_sender_only(queue):
     assert (job, image(2).sha256) == (known.job_id, known.sha256)
     assert queue.place("1.2.3", "1.2.3.2", "PACS", "OARLOCK").known is None
     assert queue.place("1.2.3", "1.2.3.9", "CT1", "OARLOCK").known is None
+
+
+@pytest.mark.parametrize("discarding", [False, True])
+@pytest.mark.parametrize("state", JobState)
+def test_what_every_image_asks_and_what_opens_jobs_agree_which_job_takes_it(queue, state, discarding):
+    """One rule in two languages: the quick one names a job, or the other opens one or takes a queued one back."""
+    job = received(queue)
+    held = {"lease_owner": "worker", "lease_expires_at": NOON} if state is JobState.SEGMENTING else {}
+    with queue._writing() as session:
+        session.execute(update(Job).values(state=state, discarding=discarding, reason="made up", **held))
+
+    for number in (2, 9):  # one that it has, one that is new
+        receiving = queue.place("1.2.3", f"1.2.3.{number}", "CT1", "OARLOCK").receiving
+        with queue._writing() as session:
+            assert open_for(session, image(number)) == receiving
+    takes_new = queue.place("1.2.3", "1.2.3.9", "CT1", "OARLOCK").receiving
+    assert takes_new == (job if discarding or state is JobState.RECEIVING else None)
 
 
 def test_the_same_image_twice_counts_once(queue):
