@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 from model.geometry import Mask, SliceGrid
 
 _NOTHING_MM = 1e-6
-"""A displacement along a side without margin counts as none up to here."""
+
+_HALF_A_VOXEL = 0.499
+"""Up to here a displacement along a side without margin counts as none.
+
+In slices that are turned or tilted by however little, every step brings one along.
+"""
 
 _ROUNDING = 1e-9
 
@@ -46,7 +51,8 @@ def expand(mask: Mask, grid: SliceGrid, margin: MarginMM) -> Mask:
     """Grow a mask by a margin: every voxel whose centre lies within it of a voxel's centre.
 
     The margin is an ellipsoid whose half-axes are the millimetres towards each side; a ball where all are equal.
-    Distances are those of the slices' own positions, evenly spaced or not, tilted or not.
+    Distances are those of the slices' own positions, evenly spaced or not, tilted or not. Along an axis without a
+    margin to that side, a voxel counts whose centre is no farther off than half a voxel.
 
     Raises
     ------
@@ -120,6 +126,7 @@ class _Steps:
         down = np.arange(-rows, rows + 1)[:, None, None] * row_mm * grid.column_direction
         across = np.arange(-columns, columns + 1)[None, :, None] * column_mm * grid.row_direction
         self._in_plane = down + across  # (2 rows + 1, 2 columns + 1, 3)
+        self._nothing_mm = _nothing_mm(grid)
 
     def slices_near(self, index: int, reach: float) -> Iterator[int]:
         """Slices no farther away than the longest half-axis, along the normal."""
@@ -132,9 +139,23 @@ class _Steps:
         """Which in-plane steps end within the margin when the slice changes from `index` to `target`."""
         step = self._in_plane + (self._positions[target] - self._positions[index])
         axes = np.where(step >= 0, towards, against)
-        blocked = ((axes == 0) & (np.abs(step) > _NOTHING_MM)).any(-1)
+        blocked = ((axes == 0) & (np.abs(step) > self._nothing_mm[index])).any(-1)
         shares = np.divide(step, axes, out=np.zeros_like(step), where=axes > 0)
         return np.asarray(~blocked & ((shares**2).sum(-1) <= 1 + _ROUNDING))
+
+
+def _nothing_mm(grid: SliceGrid) -> NDArray[np.float64]:
+    """(slices, 3) what is no displacement along x, y and z: it reaches no other voxel's centre.
+
+    It is measured by the side of the slice's voxels, up to the nearer neighbour, that runs most along each axis.
+    """
+    gaps = np.diff(grid.offsets_mm) if len(grid.offsets_mm) > 1 else np.zeros(1)
+    to_nearer = np.minimum(np.append(gaps, gaps[-1]), np.append(gaps[0], gaps))[: len(grid.offsets_mm)]
+    row_mm, column_mm = grid.pixel_spacing_mm
+    sides = np.stack([np.full_like(to_nearer, column_mm), np.full_like(to_nearer, row_mm), to_nearer], axis=1)
+    directions = np.abs([grid.row_direction, grid.column_direction, grid.normal])
+    along = directions.argmax(axis=0)
+    return np.asarray(_HALF_A_VOXEL * directions[along, range(3)] * sides[:, along])
 
 
 def _runs(allowed: NDArray[np.bool_], rows: int, columns: int) -> Iterator[tuple[int, int, int]]:

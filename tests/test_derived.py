@@ -21,15 +21,25 @@ def grown_by_counting(mask, grid, margin):
     """Every pair of voxels looked at."""
     centres = voxels(grid)
     inside = centres[mask.full()]
+    half = np.array([half_a_voxel(grid, index) for index in np.argwhere(mask.full())[:, 0]])
     step = centres[..., None, :] - inside
     axes = np.where(
         step >= 0,
         [margin.left, margin.posterior, margin.superior],
         [margin.right, margin.anterior, margin.inferior],
     )
-    still = np.abs(step) <= 1e-6
+    still = np.abs(step) <= half
     shares = np.where(axes > 0, step / np.where(axes > 0, axes, 1), np.where(still, 0, np.inf))
     return ((shares**2).sum(-1) <= 1 + 1e-9).any(-1)
+
+
+def half_a_voxel(grid, index):
+    """Along x, y and z, by the side of the slice's voxels that lies nearest to each."""
+    offsets = grid.offsets_mm
+    gap = np.abs(np.delete(offsets, index) - offsets[index]).min()
+    directions = np.abs(np.stack([grid.row_direction, grid.column_direction, grid.normal]))
+    sides = np.array([grid.pixel_spacing_mm[1], grid.pixel_spacing_mm[0], gap])
+    return [0.499 * directions[n, axis] * sides[n] for axis, n in enumerate(directions.argmax(axis=0))]
 
 
 GRIDS = {
@@ -44,7 +54,15 @@ GRIDS = {
 @pytest.mark.parametrize("kind", GRIDS)
 @pytest.mark.parametrize(
     "margin",
-    [Margin.uniform(5), Margin.uniform(0.4), Margin(left=6), Margin(2, 5, 3, 7, 6, 4), Margin(superior=5)],
+    [
+        Margin.uniform(5),
+        Margin.uniform(0.4),
+        Margin(left=6),
+        Margin(2, 5, 3, 7, 6, 4),
+        Margin(superior=5),
+        Margin(posterior=6),
+        Margin(5, 5, 5, 5),
+    ],
     ids=str,
 )
 def test_a_margin_is_what_counting_every_distance_gives(kind, margin):
@@ -59,8 +77,29 @@ def test_a_margin_is_what_counting_every_distance_gives(kind, margin):
     assert (expand(mask, grid, margin).full() == grown_by_counting(mask, grid, margin)).all()
 
 
-def test_without_margin_nothing_changes():
-    grid = make_grid(size=(12, 12), offsets_mm=range(0, 30, 3))
+@pytest.mark.parametrize("tilt", [0.01, 1, 15, 25, 40])
+@pytest.mark.parametrize(
+    ("side", "axis", "sign"), [("left", 0, 1), ("posterior", 1, 1), ("anterior", 1, -1), ("inferior", 2, -1)]
+)
+def test_a_margin_to_one_side_reaches_there_however_slices_are_tilted(tilt, side, axis, sign):
+    """Every step within a tilted slice goes a little up or down, where there is no margin."""
+    grid = make_grid(
+        pixel_spacing_mm=(1.0, 1.0), size=(61, 61), offsets_mm=range(0, 60, 3), tilt_degrees=tilt
+    )
+    full = np.zeros(grid.shape, dtype=bool)
+    full[10, 30, 30] = True
+    start = voxels(grid)[10, 30, 30]
+
+    reached = voxels(grid)[expand(Mask.from_full(full), grid, Margin(**{side: 9})).full()] - start
+
+    assert 9 - 3 < (sign * reached[:, axis]).max() <= 9 + 1e-6
+    others = np.delete(reached, axis, axis=1)
+    assert np.abs(others).max() <= 1.5, "no farther aside than half a gap"
+
+
+@pytest.mark.parametrize("tilt", [0, 0.01, 15, 25, 40])
+def test_without_margin_nothing_changes(tilt):
+    grid = make_grid(size=(12, 12), offsets_mm=range(0, 30, 3), tilt_degrees=tilt)
     full = np.zeros(grid.shape, dtype=bool)
     full[4, 5:7, 5:8] = True
     mask = Mask.from_full(full)
