@@ -89,17 +89,22 @@ class SliceGrid:
         axes = np.stack([self.column_direction, self.row_direction], axis=1)
         return np.asarray(offsets @ axes / self.pixel_spacing_mm, dtype=np.float64)
 
-    def affine(self, start: int = 0) -> NDArray[np.float64]:
+    def affine(self, start: int | None = None) -> NDArray[np.float64]:
         """4x4 matrix from (column, row, slice - start, 1) to LPS mm for the uniform run beginning at `start`.
 
         The slice axis is the run's mean step, so it holds for sheared slices too.
+        Without `start`, for the whole grid, which must be one run.
 
         Raises
         ------
         ValueError
-            No uniform run begins at `start`.
+            No uniform run begins at `start`, or the grid is more than one.
         """
         runs = {run.start: run for run in self.uniform_runs()}
+        if start is None:
+            if len(runs) > 1:
+                raise ValueError(f"one matrix describes evenly spaced slices; these are {len(runs)} runs")
+            start = 0
         if start not in runs:
             raise ValueError(f"no uniform run begins at slice {start}; they begin at {sorted(runs)}")
         positions = self.positions_mm[runs[start]]

@@ -223,7 +223,11 @@ def _cropped(grid: SliceGrid, box: tuple[slice, slice, slice]) -> SliceGrid:
 
 
 def _evenly_spaced(hu: NDArray[np.int16], grid: SliceGrid) -> tuple[NDArray[np.int16], SliceGrid]:
-    """Interpolate between unevenly spaced slices, at the finest gap there is; evenly spaced ones pass."""
+    """Interpolate between unevenly spaced slices, at the finest gap there is; evenly spaced ones pass.
+
+    What comes of them stands on the line from the first to the last, which accepted slices keep to
+    (`slice_spacing.refuse_leaning_stack`): one step describes all of it.
+    """
     if grid.is_uniform:
         return hu, grid
     offsets = grid.offsets_mm
@@ -234,7 +238,7 @@ def _evenly_spaced(hu: NDArray[np.int16], grid: SliceGrid) -> tuple[NDArray[np.i
     even = np.empty((len(wanted), *hu.shape[1:]), np.int16)
     for index, (above, weight) in enumerate(zip(after, share, strict=True)):
         even[index] = np.rint(hu[above - 1] * (1 - weight) + hu[above] * weight)
-    positions = np.stack([np.interp(wanted, offsets, axis) for axis in grid.positions_mm.T], axis=1)
+    positions = np.linspace(grid.positions_mm[0], grid.positions_mm[-1], len(wanted))
     return even, SliceGrid(
         positions, grid.row_direction, grid.column_direction, grid.pixel_spacing_mm, grid.rows, grid.columns
     )

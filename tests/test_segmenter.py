@@ -1,5 +1,7 @@
 """From any way of scanning to the network's one view of a patient, and back to the CT's own voxels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from model.errors import BundleError
 from model.geometry import Mask, SliceGrid
 from model.preprocess import Preprocessing, body_box, lateral_mm, smoothing_sigma_mm, to_mask, to_network_grid
 from model.segmenter import Segmenter, is_speck, largest_component
+from model.slice_spacing import refuse_leaning_stack
 from model.structures import STRUCTURES
 from tests.bands import ORGAN_OF_PART, band_bundle
 from tests.phantom import ORIENTATIONS, PARTS, make_grid, phantom_hu, phantom_masks, write_series
@@ -144,6 +147,21 @@ def test_largest_component_drops_islands_and_fills_holes() -> None:
     assert cleaned[4, 4, 4] == 1
     assert np.float16(0.4) == cleaned[8, 8, 8]
     assert np.float16(0.9) == cleaned[2, 2, 2]
+
+
+def test_slices_a_little_beside_each_other_shear_nothing() -> None:
+    """As far as a series is accepted: whatever lies between the first slices does not lean all that follow."""
+    straight = make_grid(offsets_mm=np.arange(-90, 91, 2.0), pixel_spacing_mm=(2.0, 2.0))
+    positions = straight.positions_mm.copy()
+    positions[1:3, 0] += [0.11, -0.11]
+    grid = replace(straight, positions_mm=positions)
+    refuse_leaning_stack(grid)
+    image = to_network_grid(volume_on(grid), Preprocessing((2.0, 2.0, 2.0), 2.0))
+    bone = (image.hu > 1000).astype(np.float32)
+
+    found, expected = to_mask(bone, image, grid), Mask.from_full(phantom_hu(grid) > 1000)
+
+    assert overlap(found, expected) > 0.95
 
 
 def test_probabilities_are_interpolated_and_not_labels() -> None:
