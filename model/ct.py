@@ -142,7 +142,9 @@ def read_series(
     with ThreadPoolExecutor(READERS) as readers:
         for done, _ in enumerate(readers.map(place, range(len(hu))), start=1):
             report(0.1 + 0.9 * (done / len(hu)))
-    _require_plausible(hu)
+    seen = hu[:, ::4, ::4].copy()  # (slices, rows / 4, columns / 4), enough to judge by; gathered once
+    _require_plausible(seen)
+    _refuse_blank_slices(seen, stack.grid)
     first = stack.headers[0].path
     return CTVolume(
         hu=hu,
@@ -267,9 +269,8 @@ def _padding_remarks(headers: Sequence[SliceHeader]) -> list[str]:
     )
 
 
-def _require_plausible(hu: NDArray[np.int16]) -> None:
+def _require_plausible(seen: NDArray[np.int16]) -> None:
     """Refuse numbers that are no Hounsfield units, whatever the header says."""
-    seen = hu[:, ::4, ::4].copy()  # (slices, rows / 4, columns / 4), enough for shares; gathered once
     air = float((seen < AIR_BELOW_HU).mean())
     tissue = float(((seen > SOFT_TISSUE_HU[0]) & (seen < SOFT_TISSUE_HU[1])).mean())
     if min(air, tissue) < LEAST_SHARE:
@@ -278,4 +279,17 @@ def _require_plausible(hu: NDArray[np.int16]) -> None:
             f"{air:.1%} of the voxels are air (below {AIR_BELOW_HU} HU) and {tissue:.1%} soft tissue "
             f"({SOFT_TISSUE_HU[0]} to {SOFT_TISSUE_HU[1]} HU), values are {seen.min()} to {seen.max()}; "
             f"needed are {LEAST_SHARE:.1%} of each, as in a CT of a patient in Hounsfield units",
+        )
+
+
+def _refuse_blank_slices(seen: NDArray[np.int16], grid: SliceGrid) -> None:
+    """Refuse a slice without an image between others: it cuts the patient in two, as one that is missing would."""
+    low, high = seen.min(axis=(1, 2)), seen.max(axis=(1, 2))
+    shows = np.flatnonzero((high >= AIR_BELOW_HU) & (high > low))
+    blank = np.setdiff1d(np.arange(shows[0], shows[-1]), shows)
+    if len(blank):
+        raise SeriesUnsuitable(
+            ReasonCode.MISSING_SLICE,
+            f"{counted(len(blank), 'slice')} of nothing but air, or of one value, between others, the first at "
+            f"z = {grid.positions_mm[blank[0], 2]:.2f} mm; needed is an image of every slice",
         )

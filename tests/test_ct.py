@@ -454,6 +454,26 @@ def test_a_missing_slice_is_seen_in_a_tilted_series(tmp_path):
     assert refusal(paths).code == ReasonCode.MISSING_SLICE
 
 
+@pytest.mark.parametrize("value", [AIR_HU, 0])
+def test_a_slice_without_an_image_is_refused_as_if_it_were_missing(tmp_path, value):
+    """It would cut the body in two, of which only the larger part is contoured."""
+    hu = phantom_hu(SMALL)
+    hu[20] = value
+
+    error = refusal(write_small(tmp_path, hu=hu))
+
+    assert error.code == ReasonCode.MISSING_SLICE
+    assert f"z = {SMALL.positions_mm[20, 2]:.2f} mm" in str(error)
+
+
+def test_air_above_the_head_is_no_missing_slice(tmp_path):
+    hu = phantom_hu(SMALL)
+    hu[-3:] = AIR_HU
+    hu[0] = AIR_HU
+
+    assert len(read_series(write_small(tmp_path, hu=hu)).hu) == len(hu)
+
+
 @pytest.mark.parametrize(
     ("hu", "options"),
     [
