@@ -145,6 +145,18 @@ def readable(header: Dataset) -> Dataset:
     return decoded
 
 
+def unlike_identifiers(header: Dataset) -> list[str]:
+    """A sentence where name or ID cannot be written as they came: planning systems match contours by them."""
+    known = readable(header)
+    names = {"PatientName": "Patient's Name", "PatientID": "Patient ID"}
+    unlike = [name for key, name in names.items() if "\N{REPLACEMENT CHARACTER}" in str(known.get(key, ""))]
+    if not unlike:
+        return []
+    return [
+        f"{' and '.join(unlike)} not in the character set that the images name: contours have other bytes"
+    ]
+
+
 def _decode(element: DataElement) -> None:
     """Decode all that is in an element, items of sequences too; raises one of `_UNDECODABLE`."""
     if element.VR == "SQ":

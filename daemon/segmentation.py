@@ -11,7 +11,7 @@ import numpy as np
 
 from daemon.judgement import Policy, doubts, judge
 from daemon.result_building import Contoured, Store, StoredFile, build
-from daemon.result_header import ModelIdentity, ResultIdentity
+from daemon.result_header import ModelIdentity, ResultIdentity, unlike_identifiers
 from daemon.result_objects import WantedObject
 from daemon.structure_set_check import StructureSummary
 from daemon.structure_template import ROI, Template, apply_template, left_out
@@ -173,6 +173,7 @@ def contour_series(
             *_said_of_the_image(findings, policy),
             *_not_found(masks, weights),
             *volume.remarks,
+            *unlike_identifiers(volume.header),
             *found.remarks,
             *_never_learned(organs, weights),
         ),

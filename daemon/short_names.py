@@ -8,14 +8,18 @@ from daemon.destination_profile import Profile
 _ENDING = re.compile(
     r"(?:[_ .-](?:L|R|[A-Za-z]{0,4}[0-9]{1,3}(?:mm)?|PRV|[Ll]t|[Rr]t|[Ll]eft|[Rr]ight))+$", re.IGNORECASE
 )
+_SIDE = re.compile(r"[_ .-](?:L|R|Lt|Rt|Left|Right)(?=[_ .-]|$)", re.IGNORECASE)
 _SEPARATORS = "_ .-"
+_LEAST_STEM = 4
+"""Characters that stay of what stands before an ending."""
 
 
 def short_names(names: Sequence[str], profile: Profile) -> Mapping[str, str]:
     """Return the name that each structure has at a destination: its own where that fits.
 
     A longer one loses characters before its ending, because that tells left from right and an organ from its
-    margin: `Submandibular_Gland_L` becomes `Submandibular_L`. What then equals another name is numbered.
+    margin: `Submandibular_Gland_L` becomes `Submandibular_L`, and with `_ring` at its end `Submandib_L_ring`.
+    What then equals another name is numbered.
 
     Parameters
     ----------
@@ -45,12 +49,21 @@ def shortening_remarks(shortened: Mapping[str, str], profile: Profile) -> list[s
 def _candidates(name: str, limit: int) -> Iterable[str]:
     if len(name) <= limit:
         yield name
-    match = _ENDING.search(name)
-    ending = match[0] if match and len(match[0]) < limit - 3 else ""
-    stem = name.removesuffix(ending)
+    stem, ending = _split(name, limit - _LEAST_STEM)
     yield stem[: limit - len(ending)].rstrip(_SEPARATORS) + ending
     for number in range(2, 1000):
         yield stem[: limit - len(ending) - len(str(number))].rstrip(_SEPARATORS) + str(number) + ending
+
+
+def _split(name: str, room: int) -> tuple[str, str]:
+    """What may lose characters, and the ending that is kept; of words behind a side, what has room."""
+    match = _ENDING.search(name)
+    start = match.start() if match else len(name)
+    side = max((each.start() for each in _SIDE.finditer(name)), default=start)
+    if side < start:
+        return name[:side], name[side:][:room].rstrip(_SEPARATORS)
+    ending = name[start:]
+    return (name[:start], ending) if len(ending) <= room else (name, "")
 
 
 def _key(name: str, profile: Profile) -> str:

@@ -75,7 +75,7 @@ class RTStructureSet(SOPClass):
         self.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
         self.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
         names = short_names([roi.name for roi in rois], profile)
-        named = [replace(roi, name=names[roi.name]) for roi in written(rois, profile)]
+        named = [_called(roi, names[roi.name]) for roi in written(rois, profile)]
         remarks = (*remarks, *remarks_about(rois, profile))
 
         copy_patient_and_study(self, header)
@@ -147,6 +147,14 @@ def remarks_about(rois: Sequence[ROI], profile: Profile) -> list[str]:
     return [*left_out(rois), *shortening_remarks(names, profile)]
 
 
+def _called(roi: ROI, name: str) -> ROI:
+    """The structure by the name that it has at a destination; whoever looks at it sees its own beside."""
+    if name == roi.name:
+        return roi
+    own = f"{roi.name} in the template"
+    return replace(roi, name=name, remark=f"{own}. {roi.remark}" if roi.remark else own)
+
+
 def _series_description(doubts: Sequence[str]) -> str:
     """LO, at most 64 characters: doubts come first, as lists cut the end; names that have no room are counted."""
     if not doubts:
@@ -160,12 +168,17 @@ def _series_description(doubts: Sequence[str]) -> str:
 
 
 def _description(model: ModelIdentity, remarks: Sequence[str]) -> str:
-    sentences = (
+    """ST, at most 1024 characters: sentences that have no room are counted."""
+    about = (
         "Contoured automatically; not reviewed by a person",
         f"oarlock {software_version()}, model {model.name} {model.version}, weights sha256 {model.digest}",
-        *remarks,
     )
-    return plain(". ".join(sentences) + ".", MAX_ST)
+    for shown in range(len(remarks), -1, -1):
+        rest = [f"{len(remarks) - shown} more remarks"] if shown < len(remarks) else []
+        words = plain(". ".join((*about, *remarks[:shown], *rest)) + ".", MAX_ST + 1)
+        if len(words) <= MAX_ST:
+            return words
+    return plain(". ".join(about) + ".", MAX_ST)
 
 
 def _algorithm(model: ModelIdentity) -> AlgorithmIdentificationSequence:

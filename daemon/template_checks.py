@@ -1,17 +1,19 @@
 """What no single line of a template shows: names taken twice, sides exchanged, sources that are not there."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 
 from daemon.config_source import Location
+from daemon.derivation import Operation
 from daemon.destination_profile import Profile
 from daemon.short_names import short_names, shortening_remarks
 from daemon.structure_template import Template, TemplateStructure
 from model.structures import EXTRA_STRUCTURES, LEFT, RIGHT, STRUCTURES, Code
 
-_ORGAN_NAMES = {each.name.casefold(): each.name for each in STRUCTURES + EXTRA_STRUCTURES}
+_ORGANS = {each.name: each for each in STRUCTURES + EXTRA_STRUCTURES}
+_ORGAN_NAMES = {name.casefold(): name for name in _ORGANS}
 _WORD = re.compile(r"[^\W_]+")
 _SIDE_WORDS: Mapping[str, Code] = {
     **dict.fromkeys(("l", "lt", "left"), LEFT),
@@ -24,7 +26,7 @@ def contradictions(template: Template) -> Iterator[tuple[Location, str]]:
     yield from _names_twice(template)
     yield from _organs_twice(template)
     for index, line in enumerate(template.structures):
-        yield from ((("structures", index, "name"), text) for text in _misleading(line))
+        yield from ((("structures", index, "name"), text) for text in _misleading(line, template))
     yield from _unknown_sources(template)
     yield from _cycles(template)
 
@@ -56,17 +58,35 @@ def _organs_twice(template: Template) -> Iterator[tuple[Location, str]]:
             seen.setdefault(line.organ.name, f"structure {index + 1}, {line.name}")
 
 
-def _misleading(line: TemplateStructure) -> Iterator[str]:
+def _misleading(line: TemplateStructure, template: Template) -> Iterator[str]:
     """Names that say another organ or the other side."""
     own = line.organ.name if line.organ else None
+    is_on = _sides(line.name, template)
     for name in (line.name, *line.synonyms):
         meant = _ORGAN_NAMES.get(name.casefold())
         if meant and meant != own:
             yield f'"{name}" is TG-263\'s name of {meant}, and this structure is {own or "derived"}'
-        sides = {_SIDE_WORDS[word] for word in _WORD.findall(name.casefold()) if word in _SIDE_WORDS}
-        if line.organ and line.organ.laterality and sides and sides != {line.organ.laterality}:
-            said = " and ".join(side.meaning.lower() for side in (LEFT, RIGHT) if side in sides)
-            yield f'"{name}" says {said}, and the organ is {line.organ.name}'
+        says = {_SIDE_WORDS[word] for word in _WORD.findall(name.casefold()) if word in _SIDE_WORDS}
+        # A derived structure may be named after what is cut away as well.
+        is_wrong = says != is_on if own else says.isdisjoint(is_on)
+        if len(is_on) == 1 and says and is_wrong:
+            truth = f"the organ is {own}" if own else f"what it is made from is {_in_words(is_on)}"
+            yield f'"{name}" says {_in_words(says)}, and {truth}'
+
+
+def _in_words(sides: Collection[Code]) -> str:
+    return " and ".join(side.meaning.lower() for side in (LEFT, RIGHT) if side in sides)
+
+
+def _sides(name: str, template: Template, on_the_way: frozenset[str] = frozenset()) -> frozenset[Code]:
+    """On which sides a structure lies: of one that is grown or made smaller, where the first source does."""
+    line = next((each for each in template.structures if each.name == name), None)
+    organ = line.organ if line else _ORGANS.get(name)
+    if line is None or line.derivation is None or name in on_the_way:
+        return frozenset({organ.laterality} if organ and organ.laterality else ())
+    is_of_all = line.derivation.operation in {Operation.UNION, Operation.INTERSECTION}
+    sources = line.sources if is_of_all else line.sources[:1]
+    return frozenset[Code]().union(*(_sides(each, template, on_the_way | {name}) for each in sources))
 
 
 def _unknown_sources(template: Template) -> Iterator[tuple[Location, str]]:

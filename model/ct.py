@@ -286,7 +286,7 @@ def _refuse_blank_slices(seen: NDArray[np.int16], grid: SliceGrid) -> None:
     """Refuse a slice without an image between others: it cuts the patient in two, as one that is missing would."""
     low, high = seen.min(axis=(1, 2)), seen.max(axis=(1, 2))
     shows = np.flatnonzero((high >= AIR_BELOW_HU) & (high > low))
-    blank = np.setdiff1d(np.arange(shows[0], shows[-1]), shows)
+    blank = np.setdiff1d(np.arange(shows.min(initial=len(seen)), shows.max(initial=0)), shows)
     if len(blank):
         raise SeriesUnsuitable(
             ReasonCode.MISSING_SLICE,

@@ -1,5 +1,6 @@
 """Profiles: what they say, on whose word, and how they shorten names."""
 
+import re
 from dataclasses import fields, replace
 from typing import get_args
 
@@ -82,6 +83,27 @@ def test_case_alone_does_not_tell_names_apart():
     assert len({short.casefold() for short in short_names(["Brain", "BRAIN"], ECLIPSE).values()}) == 2
     by_case = replace(ECLIPSE, names_ignore_case=False)
     assert short_names(["Brain", "BRAIN"], by_case) == {"Brain": "Brain", "BRAIN": "BRAIN"}
+
+
+def test_a_word_behind_the_side_leaves_the_side():
+    names = [
+        f"{stem}_{side}_{word}"
+        for stem, sides, word in (
+            ("Submandibular_gland", "LR", "sparing"),
+            ("OpticNerve_Chiasm", ("Left", "Right"), "cropped"),
+            ("SubmandibularGland", "LR", "3mm_ring"),
+            ("Parotid_superficial", ("lt", "rt"), "a_word_that_alone_is_too_long"),
+        )
+        for side in sides
+    ]
+
+    shortened = short_names(names, ECLIPSE)
+
+    assert shortened["SubmandibularGland_L_3mm_ring"] == "Subma_L_3mm_ring"
+    for left, right in zip(names[::2], names[1::2], strict=True):
+        one, other = (re.split("[_ .-]", shortened[name].casefold()) for name in (left, right))
+        assert {"l", "lt", "left"} & set(one)
+        assert {"r", "rt", "right"} & set(other)
 
 
 def test_what_changed_is_said():

@@ -16,7 +16,7 @@ from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from daemon.destination_profile import PROFILES, EmptyStructures
-from daemon.result_header import encode, readable
+from daemon.result_header import encode, readable, unlike_identifiers
 from daemon.structure_set import build_structure_set
 from daemon.structure_set_check import check_structure_set
 from daemon.structure_template import DEFAULT_TEMPLATE, Codes, InterpretedType, apply_template, template_of
@@ -318,8 +318,37 @@ def test_a_name_that_is_too_long_is_shortened_and_the_description_says_so():
     (roi,) = dataset.StructureSetROISequence
     assert roi.ROIName == "Spinal_Cord_and"
     assert "Spinal_Cord_and_its_Canal is called Spinal_Cord_and" in dataset.StructureSetDescription
+    assert roi.ROIDescription == "Spinal_Cord_and_its_Canal in the template"
     (whole,) = cord_for(PROFILES["mim"], name="Spinal_Cord_and_its_Canal").StructureSetROISequence
     assert whole.ROIName == "Spinal_Cord_and_its_Canal"
+
+
+@pytest.mark.filterwarnings("ignore:Failed to decode")
+@pytest.mark.parametrize(
+    ("name", "told"), [("Müller^Jörg".encode("latin-1"), True), ("Müller^Jörg".encode(), False), (b"", False)]
+)
+def test_a_name_that_cannot_be_written_as_it_came_is_told(name, told):
+    header = ct_header(PatientID="P1", SpecificCharacterSet="ISO_IR 192")
+    tag = Tag("PatientName")
+    header._dict[tag] = RawDataElement(
+        tag, "PN", len(name), name, 0, is_implicit_VR=False, is_little_endian=True
+    )
+
+    remarks = unlike_identifiers(header)
+
+    assert bool(remarks) == told
+    assert all("Patient's Name" in remark and "ller" not in remark for remark in remarks)
+
+
+def test_a_description_without_room_for_every_remark_counts_the_others():
+    remarks = [f"remark {number}, {'x' * 60}" for number in range(40)]
+
+    said = build_structure_set(ct_volume(make_grid()), [], IDENTITY, MODEL, remarks).StructureSetDescription
+
+    shown = sum(remark in said for remark in remarks)
+    assert len(said) <= 1024
+    assert 5 < shown < 40
+    assert said.endswith(f"{remarks[shown - 1]}. {40 - shown} more remarks.")
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)

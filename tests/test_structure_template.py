@@ -140,6 +140,16 @@ def test_the_example_is_a_sound_template_that_fits_every_profile():
     assert not [remark for profile in PROFILES.values() for remark in notes(template, profile)]
 
 
+def test_a_derived_structure_may_name_both_sides_or_what_is_cut_away(load):
+    lines = load(
+        *("[[structures]]", 'name = "Parotids L+R"', 'union = ["Parotid_L", "Parotid_R"]'),
+        *("[[structures]]", 'name = "Lung_L_minus_R"', 'subtract = { from = "Lung_L", what = ["Lung_R"] }'),
+        *("[[structures]]", 'name = "Cord_R"', 'subtract = { from = "SpinalCord", what = ["Lung_L"] }'),
+    ).structures
+
+    assert len(lines) == 3
+
+
 # What is refused
 
 
@@ -170,6 +180,25 @@ def test_every_problem_is_told_with_its_file_line_and_key(problems):
         (organ("Eye_L", 'name = "right eye"'), '"right eye" says right, and the organ is Eye_L'),
         (organ("Eye_R", 'synonyms = ["Oculus L"]'), '"Oculus L" says left, and the organ is Eye_R'),
         (["[[structures]]", 'name = "Lens_L"', 'union = ["Eye_L", "Eye_R"]'], "this structure is derived"),
+        (
+            ["[[structures]]", 'name = "Parotid_R_PRV05"', 'margin = { of = "Parotid_L", mm = 5 }'],
+            '"Parotid_R_PRV05" says right, and what it is made from is left',
+        ),
+        (
+            ["[[structures]]", 'name = "Lens Rt"', 'subtract = { from = "Lens_L", what = ["Eye_R"] }'],
+            "what it is made from is left",
+        ),
+        (
+            [
+                *("[[structures]]", 'name = "Grown"', 'margin = { of = "Eye_R", mm = 3 }'),
+                *(
+                    "[[structures]]",
+                    'name = "left ring"',
+                    'crop = { of = "Grown", away_from = ["Eye_R"], mm = 1 }',
+                ),
+            ],
+            '"left ring" says left, and what it is made from is right',
+        ),
         (organ("Eye_L", 'name = "Augenhöhle"'), "must be printable ASCII"),
         (organ("Eye_L", 'name = "a\\\\b"'), "without backslash"),
         (organ("Eye_L", f'name = "{"x" * 65}"'), "at most 64 characters"),
