@@ -9,6 +9,7 @@ from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, CTImageStorage
 
+from daemon.dimse import is_uid
 from daemon.job_queue import JobQueue
 from daemon.part10 import read_part10
 from daemon.spool import Spool
@@ -67,7 +68,7 @@ def read_request(information: Dataset) -> tuple[str, list[Reference]]:
     Raises
     ------
     ValueError
-        One of them is missing.
+        One of them is missing, or what should be a UID is none.
     """
     transaction = str(information.get("TransactionUID", ""))
     references = [
@@ -76,6 +77,9 @@ def read_request(information: Dataset) -> tuple[str, list[Reference]]:
     ]
     if not transaction or not references:
         raise ValueError("a storage commitment request needs a Transaction UID and references")
+    for reference in references:
+        if not is_uid(reference.sop_class_uid) or not is_uid(reference.sop_instance_uid):
+            raise ValueError("a reference of a storage commitment request is no UID")
     return transaction, references
 
 
@@ -172,4 +176,5 @@ def as_text(references: Sequence[Reference]) -> str:
 
 def from_text(text: str) -> list[Reference]:
     """References out of the job table."""
-    return [Reference(*line.split(" ", 1)) for line in text.splitlines()]
+    lines = (line.partition(" ") for line in text.split("\n"))
+    return [Reference(class_uid, instance_uid) for class_uid, _, instance_uid in lines]

@@ -119,6 +119,8 @@ class Courier:
         except _Undelivered as failure:
             self._failed(delivery, failure.kind, None, failure.detail, passing=failure.passing)
             return
+        except StaleJob:
+            raise
         except Exception as error:  # noqa: BLE001 -- here a delivery ends, and the others must go on
             log.warning("delivery_error", kind=type(error).__name__, calls=call_path(error))
             self._failed(delivery, OwnFailure.ERROR, None, describe(error, job), passing=True)
@@ -142,8 +144,13 @@ class Courier:
         for path, (_, result) in unsent.items():
             _require_unaltered(path, result.sha256)
 
-        def stored(path: Path) -> None:
-            self._queue.item_sent(unsent[path][0].id)
+        def stored(path: Path, outcome: DeliveryOutcome) -> None:
+            item, _ = unsent[path]
+            is_wanted = self._queue.item_sent(item.id, without_patient(outcome.detail, job))
+            if not is_wanted and path != list(unsent)[-1]:
+                raise StaleJob(
+                    f"the delivery to {delivery.destination} was cancelled after its first objects"
+                )
 
         try:
             outcome = send(

@@ -36,7 +36,7 @@ def send(
     calling_ae_title: str,
     timeouts: Timeouts | None = None,
     tls: Tls | None = None,
-    on_stored: Callable[[Path], None] = lambda _: None,
+    on_stored: Callable[[Path, DeliveryOutcome], None] = lambda _path, _outcome: None,
 ) -> DeliveryOutcome:
     """Send Part-10 files (little endian, uncompressed) by C-STORE over one association, in their order.
 
@@ -48,7 +48,7 @@ def send(
     Parameters
     ----------
     on_stored
-        Called with each file that the destination has confirmed, before the next one is sent.
+        Called with each file that the destination has confirmed, and in what words, before the next one is sent.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def send(
                     outcome = _about(outcome, sop_class)
                 if not outcome.sent:
                     return outcome
-                on_stored(path)
+                on_stored(path, outcome)
                 told = told or (outcome if outcome.detail else None)
     except NotDone as reason:
         return reason.outcome

@@ -1,11 +1,21 @@
 """The words of the DICOM network protocol that our answers are made of, and our name in it."""
 
+import re
 from enum import Enum, IntEnum
 
 IMPLEMENTATION_CLASS_UID = "2.25.267738399378094407600908573085674653612"
 """Who wrote a file or speaks on an association (PS3.7 section D.3.3.2)."""
 
 IMPLEMENTATION_VERSION_NAME = "OARLOCK"
+
+
+# Leading zeros, which PS3.5 section 9.1 forbids, come from real scanners and hurt nobody.
+_UID = re.compile(r"[012](\.[0-9]+)+")
+
+
+def is_uid(value: str) -> bool:
+    """Whether it can stand for an object, in a file's name and in the job table too."""
+    return len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
 class StorageStatus(IntEnum):

@@ -268,10 +268,10 @@ class JobQueue:
         with self._reading() as session:
             return delivering.items(session, delivery_id)
 
-    def item_sent(self, item_id: int) -> None:
-        """Write down that a destination stored one object of a delivery."""
+    def item_sent(self, item_id: int, detail: str = "") -> bool:
+        """Write down that a destination stored one object of a delivery; whether the others are wanted still."""
         with self._writing() as session:
-            delivering.item_sent(session, self._clock(), item_id)
+            return delivering.item_sent(session, self._clock(), item_id, detail)
 
     def delivery_sent(self, delivery_id: int, status: int | None, detail: str = "") -> None:
         """Write down that a destination stored everything; closes the job after the last one."""

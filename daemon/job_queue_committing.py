@@ -37,13 +37,19 @@ def ask(
 ) -> None:
     """Write a request down; from now on its answer is known, whenever and however it comes."""
     delivery = session.get_one(Delivery, delivery_id)
+    sent = [item.sent_at for item, _ in delivering.items(session, delivery_id) if item.sent_at]
+    requested_at = max(
+        (now, *sent)
+    )  # whatever a clock that is set back says, it is asked about what was sent
     if status is not None:
         delivery.last_status = status
         if detail:
             remark(session, now, delivery.job_id, f"{delivery.destination}: {detail}")
     elif delivery.failure_kind is not None:
         delivery.last_status = None  # that of a try before the one that stored it
-    session.add(CommitmentRequest(delivery_id=delivery_id, transaction_uid=transaction_uid, requested_at=now))
+    session.add(
+        CommitmentRequest(delivery_id=delivery_id, transaction_uid=transaction_uid, requested_at=requested_at)
+    )
 
 
 def times_asked(session: Session, delivery_id: int, since: datetime) -> int:
@@ -80,7 +86,8 @@ def answer(
 
     What it does not answer for counts as not sent; what it says nothing about stays stored and uncommitted.
     Once it answers for everything the delivery is done.
-    A repeated report sets nothing back again; an answer to an earlier request counts as well.
+    A repeated report sets nothing back again; an answer to an earlier request counts as well, but for no object
+    that has been sent again since, or that is to be.
     """
     request = _request(session, transaction_uid)
     if request is None:
@@ -91,9 +98,12 @@ def answer(
     lost: dict[str, int] = {}
     for item, result in items:
         uid = result.sop_instance_uid
-        if item.committed_at is None and uid in committed:
+        is_asked_about = item.sent_at is not None and request.requested_at >= item.sent_at
+        if item.committed_at is not None or not is_asked_about:
+            continue
+        if uid in committed:
             item.committed_at = now
-        elif item.committed_at is None and uid in failed and is_news:
+        elif uid in failed and is_news:
             item.sent_at = None
             lost[uid] = failed[uid]
     if is_news:

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session, aliased
 
 from daemon.errors import StaleJob
 from daemon.job_queue_rows import Delivery, DeliveryItem, Job, Result
-from daemon.job_queue_state import get, move, remark
+from daemon.job_queue_state import get, move, remark, was_told
 from daemon.jobs import DeliveryState, JobState, QueueReason
 
 _UNCHANGED = {"synchronize_session": False}
@@ -83,23 +83,42 @@ def items(session: Session, delivery_id: int) -> list[tuple[DeliveryItem, Result
     return [(item, result) for item, result in rows]
 
 
-def item_sent(session: Session, now: datetime, item_id: int) -> None:
-    """Write down that the destination stored one object, so that it gets only the others again."""
-    session.get_one(DeliveryItem, item_id).sent_at = now
+def item_sent(session: Session, now: datetime, item_id: int, detail: str) -> bool:
+    """Write down that the destination stored one object, so that it gets only the others again.
+
+    What it had to say is told at once, as is that an operator's cancel came too late for this object.
+    Returns whether the others are still to be sent.
+    """
+    item = session.get_one(DeliveryItem, item_id)
+    item.sent_at = now
+    delivery = session.get_one(Delivery, item.delivery_id)
+    if detail:
+        remark(session, now, delivery.job_id, f"{delivery.destination}: {detail}")
+    if delivery.state is DeliveryState.CANCELLED:
+        remark(session, now, delivery.job_id, f"cancelled too late: {_stored(session, delivery)}")
+    return delivery.state is DeliveryState.PENDING
+
+
+def _stored(session: Session, delivery: Delivery) -> str:
+    all_items = items(session, delivery.id)
+    stored = sum(item.sent_at is not None for item, _ in all_items)
+    return f"{delivery.destination} has stored {stored} of {len(all_items)} objects already" if stored else ""
 
 
 def sent(session: Session, now: datetime, delivery_id: int, status: int | None, detail: str) -> None:
     """Write down that the destination stored every object, even of a delivery cancelled meanwhile."""
     delivery = session.get_one(Delivery, delivery_id)
-    if delivery.state is DeliveryState.CANCELLED:
-        remark(session, now, delivery.job_id, f"cancelled too late: {delivery.destination} has stored it")
-    else:
+    if delivery.state is not DeliveryState.CANCELLED:
         _require_pending(delivery)
+    elif not _stored(session, delivery):  # else it was told with the object
+        remark(session, now, delivery.job_id, f"cancelled too late: {delivery.destination} has stored it")
     let_go(delivery, DeliveryState.SENT)
     delivery.sent_at, delivery.failure_kind = now, None
     delivery.last_status, delivery.detail = status, detail
-    if detail or any(each.state is DeliveryState.PENDING for each in of_job(session, delivery.job_id)):
-        remark(session, now, delivery.job_id, f"{delivery.destination}: {detail or 'stored'}")
+    told = f"{delivery.destination}: {detail or 'stored'}"
+    is_part = any(each.state is DeliveryState.PENDING for each in of_job(session, delivery.job_id))
+    if (detail or is_part) and not was_told(session, delivery.job_id, told):
+        remark(session, now, delivery.job_id, told)
     close(session, now, delivery.job_id)
 
 
@@ -157,9 +176,7 @@ def cancel(session: Session, now: datetime, job_id: int) -> None:
         if delivery.state is not DeliveryState.PENDING:
             continue
         let_go(delivery, DeliveryState.CANCELLED)
-        all_items = items(session, delivery.id)
-        if stored := sum(item.sent_at is not None for item, _ in all_items):
-            told = f"{delivery.destination} has stored {stored} of {len(all_items)} objects already"
+        if told := _stored(session, delivery):
             remark(session, now, job_id, f"cancelled too late: {told}")
 
 

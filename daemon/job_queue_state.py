@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, case, update
+from sqlalchemy import ColumnElement, case, select, update
 from sqlalchemy.orm import Session
 
 from daemon.errors import IllegalTransition, NoSuchJob, StaleJob
@@ -110,6 +110,12 @@ def remark(session: Session, now: datetime, job_id: int, detail: str) -> None:
     """Write an event that changes nothing."""
     job = get(session, job_id)
     _tell(session, [job], max(now, job.state_since), job.state, detail)
+
+
+def was_told(session: Session, job_id: int, detail: str) -> bool:
+    """Whether a job's history says so already."""
+    told = select(JobEvent.id).where(JobEvent.job_id == job_id, JobEvent.detail == detail).limit(1)
+    return session.scalar(told) is not None
 
 
 def get(session: Session, job_id: int) -> Job:

@@ -1,7 +1,6 @@
 """May this instance be stored, and in which job: every C-STORE request is answered here, off the network."""
 
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import Lock
@@ -11,7 +10,7 @@ import structlog
 from pydicom.uid import CTImageStorage
 
 from daemon.completeness import Completeness
-from daemon.dimse import StorageStatus
+from daemon.dimse import StorageStatus, is_uid
 from daemon.errors import InstanceConflict, StorageFull
 from daemon.instance_header import HeaderUnreadable, InstanceHeader, read_header
 from daemon.job_queue import IncomingInstance, JobQueue
@@ -32,9 +31,6 @@ MAX_COMMENT = 64
 
 _JOB_CHANGES = 5
 """A job may stop receiving between its choice and the count of the image; not again and again."""
-
-# Leading zeros, which PS3.5 section 9.1 forbids, come from real scanners and hurt nobody.
-_UID = re.compile(r"[012](\.[0-9]+)+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +270,7 @@ def _refused_at_once(request: StoreRequest) -> Refusal | None:
     """Refuse what no data set can mend, before a byte of it goes to disk."""
     if request.sop_class_uid != CTImageStorage:
         return Refusal(StorageStatus.SOP_CLASS_NOT_SUPPORTED, "only CT Image Storage is taken")
-    if not _is_uid(request.sop_instance_uid):
+    if not is_uid(request.sop_instance_uid):
         return Refusal(StorageStatus.INVALID_SOP_INSTANCE, "SOP Instance UID is not a UID")
     return None
 
@@ -289,9 +285,9 @@ def _refuse_contradictions(request: StoreRequest, header: InstanceHeader) -> Non
     ):
         if not uid:
             raise Refusal(StorageStatus.CANNOT_UNDERSTAND, f"there is no {name} in the data set")
-    if not _is_uid(header.sop_instance_uid):
+    if not is_uid(header.sop_instance_uid):
         raise Refusal(StorageStatus.INVALID_SOP_INSTANCE, "SOP Instance UID is not a UID")
-    if not _is_uid(header.study_instance_uid) or not _is_uid(header.series_instance_uid):
+    if not is_uid(header.study_instance_uid) or not is_uid(header.series_instance_uid):
         raise Refusal(StorageStatus.CANNOT_UNDERSTAND, "Study or Series Instance UID is not a UID")
     mismatch = StorageStatus.DATA_SET_DOES_NOT_MATCH_SOP_CLASS
     if header.sop_class_uid != request.sop_class_uid:
@@ -300,10 +296,6 @@ def _refuse_contradictions(request: StoreRequest, header: InstanceHeader) -> Non
         raise Refusal(mismatch, "SOP Instance UID differs from that of the request")
     if header.modality not in {"CT", ""}:
         raise Refusal(mismatch, "Modality is not CT")
-
-
-def _is_uid(value: str) -> bool:
-    return len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
 def _incoming(request: StoreRequest, header: InstanceHeader, arrived: _Arriving) -> IncomingInstance:

@@ -2,6 +2,7 @@
 
 import shutil
 import ssl
+import warnings
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Event
@@ -12,7 +13,7 @@ from pydicom.uid import CTImageStorage, MRImageStorage, generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
-from daemon.commitment import FailureReason
+from daemon.commitment import FailureReason, Reference, from_text
 from daemon.commitment_reporter import CommitmentReporter
 from tests.certificates import Authority
 from tests.nodes import a_config, receiving_node
@@ -211,3 +212,17 @@ def test_another_action_is_refused(tmp_path, action_type):
 def test_a_request_without_references_is_refused(tmp_path):
     with node_with_images(tmp_path) as (node, _):
         assert Asking().ask(node.port, [], "1.2.9") == 0x0110
+
+
+@pytest.mark.parametrize("reference", [(CTImageStorage, "1.2\n.3"), ("CT", "1.2.3"), (CTImageStorage, "")])
+def test_a_reference_that_is_no_uid_is_refused(tmp_path, reference):
+    with node_with_images(tmp_path) as (node, uids), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom sees it too
+        asked = [(CTImageStorage, uids[0]), reference]
+        assert Asking().ask(node.port, asked, "1.2.9") == 0x0110
+
+
+def test_whatever_the_table_holds_can_be_read_as_references():
+    assert from_text("1.2 3.4\n.5\n6.7 8\x0b9") == [
+        Reference("1.2", "3.4"), Reference(".5", ""), Reference("6.7", "8\x0b9"),
+    ]  # fmt: skip

@@ -116,6 +116,82 @@ def test_cancelling_stops_what_is_pending(queue):
     assert queue.claim_delivery("worker-1", 60) is None
 
 
+def asked_twice(queue, clock):
+    """A delivery whose only object is stored, its UID, and two requests to commit it; none is answered."""
+    segmented(queue, "TPS")
+    delivery, _job = queue.claim_delivery("worker-1", 60)
+    ((item, result),) = queue.delivery_items(delivery.id)
+    queue.item_sent(item.id)
+    requests = []
+    for _ in range(2):
+        requests.append(queue.ask_commitment(delivery.id, 0, ""))
+        queue.await_commitment(requests[-1], clock.now + timedelta(minutes=10), "waits")
+        clock.forward(minutes=11)
+    return delivery, result.sop_instance_uid, requests
+
+
+@pytest.mark.parametrize("answered", [0, 1])
+def test_a_report_of_before_commits_nothing_that_is_to_be_sent_again(queue, clock, answered):
+    """Repeated, or late to an earlier question: the operator sends again because it is gone."""
+    delivery, uid, requests = asked_twice(queue, clock)
+    queue.commitment_reported(requests[answered], {uid}, {})
+    assert queue.job(delivery.job_id).state is JobState.DELIVERED
+    queue.send_again(delivery.job_id, None, "sent again")
+
+    for request in requests:
+        queue.commitment_reported(request, {uid}, {})
+        queue.commitment_reported(request, set(), {uid: 0x0112})
+
+    assert queue.job(delivery.job_id).state is JobState.SEGMENTED
+    assert queue.claim_delivery("worker-1", 60)[0].id == delivery.id
+
+
+def test_the_newest_word_of_a_destination_is_believed(queue, clock):
+    """It does not have the object; that it had it before is no news."""
+    delivery, uid, (first, second) = asked_twice(queue, clock)
+    queue.commitment_reported(second, set(), {uid: 0x0112})
+
+    queue.commitment_reported(first, {uid}, {})
+
+    assert queue.deliveries(delivery.job_id)[0].state is DeliveryState.PENDING
+    assert queue.delivery_items(delivery.id)[0][0].sent_at is None
+
+
+def test_a_clock_set_back_between_sending_and_asking_loses_no_commitment(queue, clock):
+    segmented(queue, "TPS")
+    delivery, _job = queue.claim_delivery("worker-1", 60)
+    ((item, result),) = queue.delivery_items(delivery.id)
+    queue.item_sent(item.id)
+    clock.forward(hours=-1)
+
+    queue.commitment_reported(queue.ask_commitment(delivery.id, 0, ""), {result.sop_instance_uid}, {})
+
+    assert queue.job(delivery.job_id).state is JobState.DELIVERED
+
+
+def test_an_object_stored_after_the_cancellation_is_told_whatever_comes_of_the_others(queue):
+    job = segmented(queue, "TPS")
+    delivery, _job = queue.claim_delivery("worker-1", 60)
+    ((item, _),) = queue.delivery_items(delivery.id)
+    queue.cancel(job, "wrong patient")
+
+    assert not queue.item_sent(item.id, "warning 0xB006")
+
+    told = [event.detail for event in queue.events(job)][-2:]
+    assert told == ["TPS: warning 0xB006", "cancelled too late: TPS has stored 1 of 1 objects already"]
+
+
+def test_what_a_destination_said_of_an_object_is_told_once_and_kept(queue):
+    job = segmented(queue, "TPS")
+    delivery, _job = queue.claim_delivery("worker-1", 60)
+    ((item, _),) = queue.delivery_items(delivery.id)
+
+    assert queue.item_sent(item.id, "warning 0xB006")
+    queue.delivery_sent(delivery.id, 0xB006, "warning 0xB006")
+
+    assert [event.detail for event in queue.events(job)].count("TPS: warning 0xB006") == 1
+
+
 def test_a_cancellation_that_came_too_late_is_told_truly(queue):
     job = segmented(queue)
     delivery, _job = queue.claim_delivery("worker-1", 60)
