@@ -502,17 +502,18 @@ class JobQueue:
         with self._reading() as session:
             return series.purgeable(session, before, states, settled)
 
-    def purged(self, job: Job, detail: str) -> bool:
+    def purged(self, job: Job, detail: str, settled: Collection[JobState] = SETTLED) -> bool:
         """Write down that a finished job's files go now, and forget the patient's name.
 
-        Returns False where the job has moved on since it was looked at: then its files stay.
+        Returns False where the job has moved on since it was looked at, or a later revision needs its images: then
+        its files stay. `settled` is as in `purgeable`.
 
         Raises
         ------
         IllegalTransition
             The job is not finished.
         """
-        which = (Job.id == job.id) & (Job.state_since == job.state_since)
+        which = (Job.id == job.id) & (Job.state_since == job.state_since) & ~series.is_needed(settled)
         with self._writing() as session:
             now, target = self._clock(), JobState.PURGED
             return bool(move(session, now, which, job.state, target, detail=detail, patient_name=None))

@@ -114,20 +114,24 @@ def purgeable(
     settled
         States in which a later revision needs the images of the earlier ones no more.
     """
+    return list(
+        session.scalars(
+            select(Job)
+            .where(Job.state.in_(states), Job.state_since < before, ~is_needed(settled))
+            .order_by(Job.state_since)
+        )
+    )
+
+
+def is_needed(settled: Collection[JobState]) -> ColumnElement[bool]:
+    """Whether a later revision of a job's series needs its images; not one in a state of `settled`."""
     later = aliased(Job)
-    needed = exists().where(
+    return exists().where(
         later.series_instance_uid == Job.series_instance_uid,
         later.calling_ae_title == Job.calling_ae_title,
         later.called_ae_title == Job.called_ae_title,
         later.revision > Job.revision,
         later.state.not_in(settled),
-    )
-    return list(
-        session.scalars(
-            select(Job)
-            .where(Job.state.in_(states), Job.state_since < before, ~needed)
-            .order_by(Job.state_since)
-        )
     )
 
 

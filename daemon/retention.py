@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from daemon.errors import IllegalTransition
+from daemon.errors import IllegalTransition, StorageFull
 from daemon.job_queue import JobQueue
 from daemon.job_queue_rows import Job
 from daemon.jobs import DECIDED, FINISHED, JobState
@@ -45,14 +45,20 @@ def forget_old(queue: JobQueue, now: datetime, identifiers_days: float) -> int:
 def erase(queue: JobQueue, spool: Spool, now: datetime, job_id: int, detail: str) -> None:
     """Remove a job's files and all that identifies its patient now, as a patient may ask for.
 
+    The row is purged first, so that nothing that comes meanwhile stands on files that go, and names the patient
+    until they are gone: whoever looks for what is left finds it.
+
     Raises
     ------
     IllegalTransition
         It is not finished, or its images are needed by a later revision that is not.
     """
     job = queue.job(job_id)
-    free = queue.purgeable(now, FINISHED, settled=FINISHED | {JobState.PURGED})
-    is_free = job.state is JobState.PURGED or job_id in {each.id for each in free}
+    settled = FINISHED | {JobState.PURGED}
+    free = {each.id: each for each in queue.purgeable(now, FINISHED, settled)}
+    is_free = job.state is JobState.PURGED or (
+        job_id in free and queue.purged(free[job_id], "files removed to erase the patient", settled)
+    )
     if not is_free:
         raise IllegalTransition(
             f"job {job_id} is {job.state} or a later revision of its series is at work; "
@@ -87,6 +93,10 @@ def _purge(
 def _finish_purging(queue: JobQueue, spool: Spool) -> None:
     """Remove the files of jobs that are purged in the table, of which a crash or a full disk left some."""
     for job_id in spool.job_numbers():
-        if queue.is_purged(job_id):
+        if not queue.is_purged(job_id):
+            continue
+        try:
             spool.purge(job_id)
             _log.warning("purge_finished", job=job_id)
+        except StorageFull as error:  # the other jobs' files must not wait for somebody to mend this one's
+            _log.error("purge_unfinished", job=job_id, cause=str(error))

@@ -8,7 +8,7 @@ import pytest
 from daemon.errors import IllegalTransition, StorageFull
 from daemon.job_queue_rows import Job
 from daemon.jobs import DECIDED, JobState
-from daemon.retention import purge_old
+from daemon.retention import erase, purge_old
 from daemon.spool import Spool
 from tests.job_rows import claimed, delivered, held, image, queued, received, segmented
 from tests.peers import ReceivingPeer
@@ -122,6 +122,53 @@ def test_images_that_an_unfinished_revision_stands_on_are_kept(queue, spool, clo
     assert purge_old(queue, spool, clock.forward(days=31), 30) == 1
     assert purge_old(queue, spool, clock.now, 30) == 1
     assert queue.job(first).state is JobState.PURGED
+
+
+@pytest.mark.parametrize("remove", ["purge", "erase"])
+def test_a_late_image_while_other_files_are_removed_keeps_those_it_stands_on(
+    queue, spool, clock, monkeypatch, remove
+):
+    """What may go was listed before the image came."""
+    first, second = delivered(queue, "1.1"), delivered(queue, "1.2")
+    for job, series in ((first, "1.1"), (second, "1.2")):
+        store_image(spool, job, f"{series}.1", b"image")
+    clock.forward(days=31)
+    purgeable = queue.purgeable
+
+    def then_an_image_comes(*asked):
+        found = purgeable(*asked)
+        queue.add_instance(queue.job_for_instance(image(3, "1.2")), image(3, "1.2"))
+        return found
+
+    monkeypatch.setattr(queue, "purgeable", then_an_image_comes)
+    if remove == "purge":
+        assert purge_old(queue, spool, clock.now, 30) == 1
+    else:
+        with pytest.raises(IllegalTransition, match="a later revision of its series is at work"):
+            erase(queue, spool, clock.now, second, "asked to")
+
+    assert queue.job(second).state is JobState.DELIVERED
+    assert queue.job(second).patient_id
+    assert spool.instance_paths(second)
+
+
+def test_files_that_cannot_be_removed_keep_no_others(queue, spool, clock, monkeypatch):
+    stuck, other, aged = (delivered(queue, series) for series in ("1.1", "1.2", "1.3"))
+    for job, series in ((stuck, "1.1"), (other, "1.2"), (aged, "1.3")):
+        store_image(spool, job, f"{series}.1", b"image")
+    for job in (stuck, other):  # a crash after their rows
+        assert queue.purged(job_row(queue, job), "files removed")
+    remove = spool.purge
+
+    def refused(job):
+        if job == stuck:
+            raise StorageFull("permission denied")
+        remove(job)
+
+    monkeypatch.setattr(spool, "purge", refused)
+
+    assert purge_old(queue, spool, clock.forward(days=31), 30) == 1
+    assert spool.job_numbers() == [stuck]
 
 
 def test_a_failed_job_stays_until_somebody_decides(queue, spool, clock):
