@@ -188,6 +188,7 @@ class JobRunner:
                 raise _BrokenOff
 
         images = self._queue.images(job.id)
+        self._spool.unmark_checked(job.id)
         done = contour_series(
             [self._spool.instance_path(image.job_id, image.sop_instance_uid) for image in images],
             self._segmenter,
@@ -202,6 +203,7 @@ class JobRunner:
             progress("qa-sheet", 0.0)
             sheet = done.contoured.qa_sheet
             store(f"qa_sheet.{route.qa_sheet}", sheet.png if route.qa_sheet == "png" else sheet.pdf)
+        self._spool.mark_checked(job.id, {file.path.name: file.sha256 for file in done.files})
         return done
 
     def _wanted(self, route: Route) -> list[WantedObject]:

@@ -31,8 +31,8 @@ def recover(
 ) -> Recovery:
     """Fill an empty job table from the spool.
 
-    A job without results is receiving again, and is queued after the quiet period; of several revisions of a
-    series the last one, which needs the images of the others too.
+    A job without results that passed their check is receiving again, and is queued after the quiet period; of
+    several revisions of a series the last one, which needs the images of the others too.
     One with results is held: whether they reached their destinations nobody can tell any more. A release sends
     them with the same UIDs and bytes, which a destination that has them recognises.
 
@@ -47,7 +47,8 @@ def recover(
         The table already has a job of the same number.
     """
     folders = spool.job_folders()
-    jobs, left_out = [], []
+    jobs: list[RecoveredJob] = []
+    left_out: list[tuple[Path, str]] = []
     for done, (job_id, images) in enumerate(folders.items()):
         progress(done, len(folders))
         instances = []
@@ -58,7 +59,8 @@ def recover(
                 left_out.append((path, str(error)))
         if not instances:
             continue
-        job = RecoveredJob(job_id, tuple(instances), tuple(_results(spool, config, job_id, instances[0])))
+        results = tuple(_results(spool, config, job_id, instances[0], left_out))
+        job = RecoveredJob(job_id, tuple(instances), results)
         queue.recover(job)
         jobs.append(job)
     progress(len(folders), len(folders))
@@ -88,17 +90,29 @@ def _instance(path: Path) -> IncomingInstance:
     )
 
 
-def _results(spool: Spool, config: Config, job_id: int, image: IncomingInstance) -> Iterator[StoredObject]:
-    """Results on disk that the destinations of today's route want."""
+def _results(
+    spool: Spool, config: Config, job_id: int, image: IncomingInstance, left_out: list[tuple[Path, str]]
+) -> Iterator[StoredObject]:
+    """Results that passed their check and that the destinations of today's route want.
+
+    Those that are not what was checked any more are appended to `left_out`.
+    """
     route = config.route_for(image.calling_ae_title, image.called_ae_title or config.node.ae_title)
     if route is None:
         return
+    checked = spool.checked(job_id)
     for wanted in wanted_objects({name: config.destination(name) for name in route.destinations}):
+        if wanted.file_name not in checked:
+            continue
         path = spool.result_path(job_id, wanted.file_name)
-        if path.exists():
-            content = path.read_bytes()
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            if digest != checked[wanted.file_name]:
+                raise ValueError("was altered after its check")
             uid = str(read_file_meta_info(path).MediaStorageSOPInstanceUID)
-            digest = hashlib.sha256(content).hexdigest()
+        except _UNREADABLE as error:
+            left_out.append((path, str(error)))
+        else:
             yield StoredObject(
                 wanted.kind, wanted.profile, uid, digest, wanted.file_name, wanted.destinations
             )

@@ -101,10 +101,14 @@ def serve(path: Path) -> None:
 
 
 def recover(config: Config, progress: Callable[[int, int], None]) -> "Recovery":
-    """Rebuild a job table that is not there from the spool; raises CannotStart where there is one."""
+    """Rebuild a job table that is not there from the spool; raises CannotStart where there is one.
+
+    It has its name once it is whole: one that was cut off is begun anew, and no role works with half of it.
+    """
     from daemon.job_queue import open_queue
     from daemon.recovery import recover as rebuild
     from daemon.spool import Spool
+    from daemon.spool_files import sync_folder
 
     file = sqlite_file(config.database.url)
     if file.exists():
@@ -114,8 +118,21 @@ def recover(config: Config, progress: Callable[[int, int], None]) -> "Recovery":
         )
     _refuse_other_users(config.storage.root)
     spool = Spool(config.storage.root, config.storage.min_free_bytes)
-    with alone(config.storage.root), closing(open_queue(config.database.url, utc_now)) as queue:
-        return rebuild(queue, spool, config, progress)
+    unfinished = file.with_name(f"{file.name}.unfinished")
+    with alone(config.storage.root):
+        _remove_all(unfinished)
+        with closing(open_queue(f"sqlite:///{unfinished}", utc_now)) as queue:
+            found = rebuild(queue, spool, config, progress)
+        unfinished.rename(file)
+        sync_folder(file.parent)
+        _remove_all(unfinished)
+    return found
+
+
+def _remove_all(table: Path) -> None:
+    """Remove a table, and its journal and lock, wherever they are there."""
+    for path in table.parent.glob(f"{table.name}*"):
+        path.unlink()
 
 
 def _prepared_spool(config: Config) -> "Spool":

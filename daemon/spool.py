@@ -4,6 +4,7 @@
 <root>/jobs/00000017/images/<hash of the SOP Instance UID>.dcm    as received
                      set_aside/<hash of the bytes>.dcm            same UID, other bytes
                      structure_set.dcm, segmentation.dcm, …       the results
+                     results.sha256                               those that passed their check, written last
 <root>/arriving/<number of our own>.part                          while a sender sends it; gone at the next start
 <root>/unclaimed/                                                 folders and images that no row knows
 ```
@@ -15,7 +16,7 @@ Folders are 0700 and files 0600 whatever the umask, because images carry the pat
 import hashlib
 import shutil
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -34,6 +35,9 @@ from daemon.spool_files import (
 
 STRUCTURE_SET = "structure_set.dcm"
 """What every job makes; the names of all results stand in `daemon.result_objects`."""
+
+CHECKED = "results.sha256"
+"""In the words of sha256sum; without it nothing tells a result that passed from one that must not be sent."""
 
 _FOLDERS_REMEMBERED = 1000
 """Of those under way most; a folder that was forgotten is only looked at again."""
@@ -174,6 +178,26 @@ class Spool:
             finally:
                 part.unlink(missing_ok=True)
         return path, digest
+
+    def mark_checked(self, job_id: int, digests: Mapping[str, str]) -> None:
+        """Write down which results passed, by file name with their SHA-256; raises StorageFull."""
+        lines = "".join(f"{sha256}  {name}\n" for name, sha256 in digests.items())
+        self.store_result(job_id, lines.encode(), CHECKED)
+
+    def unmark_checked(self, job_id: int) -> None:
+        """Let nothing be known of a job's results, which are about to be written; raises StorageFull."""
+        path = self.result_path(job_id, CHECKED)
+        with told_as_storage_full(path):
+            path.unlink(missing_ok=True)
+
+    def checked(self, job_id: int) -> dict[str, str]:
+        """Results that passed, by file name with their SHA-256; none where that is not known."""
+        path = self.result_path(job_id, CHECKED)
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            return {}
+        return {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
 
     def purge(self, job_id: int) -> None:
         """Remove every file of a job; repeatable."""

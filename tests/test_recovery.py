@@ -8,8 +8,9 @@ from contextlib import closing
 
 import pytest
 
-from daemon.errors import CannotStart
-from daemon.job_queue import migrate, open_queue
+from daemon import result_building
+from daemon.errors import CannotStart, OutputRejected
+from daemon.job_queue import JobQueue, migrate, open_queue
 from daemon.jobs import JobState
 from daemon.recovery import recover
 from daemon.spool import Spool
@@ -20,6 +21,11 @@ from tests.peers import ReceivingPeer
 from tests.phantom import write_series
 from tests.senders import send
 from tests.workplace import Workplace
+
+ROUTE = {
+    "routes": [{"destinations": ["tps"]}],
+    "destinations": [{"name": "tps", "ae_title": "RECEIVER", "host": "127.0.0.1", "port": 11112}],
+}
 
 
 def lose_job_table(folder):
@@ -93,6 +99,70 @@ def test_results_are_held_and_a_release_sends_the_same_object(tmp_path):
         workplace.queue.close()
 
     assert sent.endswith(tps.received[0].dataset_bytes)
+
+
+@pytest.mark.parametrize("harm", [lambda path: path.write_bytes(bytes(5000)), lambda path: path.unlink()])
+def test_a_damaged_result_is_named_and_its_job_contoured_again(tmp_path, harm):
+    workplace = Workplace(tmp_path, ports={"tps": 11112})
+    job = workplace.segmented()
+    result = workplace.spool.result_path(job)
+    harm(result)
+    workplace.queue.close()
+    lose_job_table(tmp_path)
+
+    queue, found = recovered_in(tmp_path, **ROUTE)
+
+    with closing(queue):
+        assert queue.job(job).state is JobState.RECEIVING
+    assert [path for path, _ in found.left_out] == [result]
+
+
+def test_a_result_that_failed_its_check_is_never_offered_again(tmp_path, monkeypatch):
+    """It stays on disk for whoever looks into it."""
+    workplace = Workplace(tmp_path, ports={"tps": 11112})
+    job = workplace.queue_phantom()
+    monkeypatch.setattr(result_building, "check_structure_set", rejecting)
+    workplace.runner().run_next()
+    assert workplace.job(job).reason_code == "output-rejected"
+    assert workplace.spool.result_path(job).exists()
+    workplace.queue.close()
+    lose_job_table(tmp_path)
+
+    queue, found = recovered_in(tmp_path, **ROUTE)
+
+    with closing(queue):
+        assert queue.job(job).state is JobState.RECEIVING
+        assert not queue.results(job)
+    assert found.left_out == ()
+
+
+def rejecting(*_):
+    raise OutputRejected(["Eye_L and Eye_R are on the wrong sides"])
+
+
+def test_a_rebuilding_that_is_cut_off_is_begun_anew(tmp_path, capsys, monkeypatch):
+    """Half a table never has the name by which roles know it: they would take what it lacks away."""
+    write_config(tmp_path, '[[peers]]\nae_title = "*"\n')
+    oarlock = Oarlock(tmp_path / "oarlock.toml", capsys, monkeypatch)
+    workplace = Workplace(tmp_path)
+    jobs = [workplace.queue_phantom(seed) for seed in range(2)]
+    workplace.queue.close()
+    lose_job_table(tmp_path)
+    entered = JobQueue.recover
+
+    def dies_at_the_second(queue, job):
+        if job.job_id == jobs[1]:
+            raise RuntimeError("the machine stops")
+        return entered(queue, job)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JobQueue, "recover", dies_at_the_second)
+        with pytest.raises(RuntimeError, match="the machine stops"):
+            oarlock("recover")
+    assert not (tmp_path / "oarlock.db").exists()
+
+    assert "2 jobs recovered" in oarlock("recover").out
+    assert not list(tmp_path.glob("oarlock.db.unfinished*"))
 
 
 def test_an_image_that_cannot_be_read_is_named_and_the_others_are_recovered(tmp_path):
