@@ -211,7 +211,7 @@ class JobQueue:
     def claim(self, owner: str, lease_seconds: float) -> Job | None:
         """Lease the oldest queued job that is due; None where nothing is."""
         with self._writing() as session:
-            return leases.claim(session, self._clock(), owner, lease_seconds)
+            return leases.claim(session, self._clock(), owner, lease_seconds, self._new_uid)
 
     def renew(self, job_id: int, owner: str, lease_seconds: float, stage: str, fraction: float) -> None:
         """Prolong a lease and show the progress (fraction of the stage, 0 to 1); raises StaleJob."""

@@ -1,10 +1,10 @@
 """Work on a job under a lease: claiming, renewing, taking back, and the rows a finished one leaves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, bindparam, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, case, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from daemon.job_queue_rows import (
@@ -37,8 +37,15 @@ _OLDEST_DUE = (
 _IS_OLDEST_DUE = Job.id == _OLDEST_DUE
 
 
-def claim(session: Session, now: datetime, owner: str, lease_seconds: float) -> Job | None:
-    """Lease the oldest queued job that is due, in one statement that counts the attempt."""
+def claim(
+    session: Session, now: datetime, owner: str, lease_seconds: float, new_uid: Callable[[], str]
+) -> Job | None:
+    """Lease the oldest queued job that is due, in one statement that counts the attempt.
+
+    The first attempt gets UIDs of its own, which every later one keeps. Those that the job was opened with may
+    stand in an older copy of the table too: put back, it would send another object under the UID of the one sent.
+    """
+    is_first = Job.attempts == 0
     claimed = move(
         session,
         now,
@@ -50,6 +57,8 @@ def claim(session: Session, now: datetime, owner: str, lease_seconds: float) -> 
         lease_owner=owner,
         lease_expires_at=now + timedelta(seconds=lease_seconds),
         attempts=Job.attempts + 1,
+        result_sop_instance_uid=case((is_first, new_uid()), else_=Job.result_sop_instance_uid),
+        result_series_instance_uid=case((is_first, new_uid()), else_=Job.result_series_instance_uid),
     )
     return claimed[0] if claimed else None
 

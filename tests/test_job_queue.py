@@ -101,6 +101,22 @@ def test_a_late_image_after_the_claim_opens_a_revision_that_stands_on_the_earlie
     assert queue.job(first).result_sop_instance_uid != queue.job(second).result_sop_instance_uid
 
 
+def test_the_first_claim_gives_uids_of_its_own_that_every_later_one_keeps(queue, clock):
+    """A copy of the table that was made before and is put back must not send another object under the UID sent."""
+    job = queued(queue)
+    opened = queue.job(job)
+    first = queue.claim("worker-1", 60)
+    clock.forward(minutes=2)
+    assert queue.release_expired() == 1
+    again = queue.claim("worker-2", 60)
+
+    uids = [
+        (each.result_sop_instance_uid, each.result_series_instance_uid) for each in (opened, first, again)
+    ]
+    assert not set(uids[0]) & set(uids[1])
+    assert uids[1] == uids[2] == (first.result_sop_instance_uid, first.result_series_instance_uid)
+
+
 def test_an_image_that_comes_between_completion_and_claim_is_not_lost(queue):
     job = claimed(queue)
 
