@@ -4,8 +4,10 @@
 """
 
 import os
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,6 +44,9 @@ Exit codes: 0 done, 1 failed, 2 wrong use or configuration.
 
 def main() -> int:
     """Run the command line and return the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a letter shows another one
+            stream.reconfigure(errors="replace")
     try:
         app(prog_name="oarlock")
     except ConfigError as error:
@@ -248,7 +253,9 @@ def segment(
         typer.echo(f"{what}: {path}")
 
 
-def _refuse_unwritable(paths: Iterable[Path], *, force: bool) -> None:
+def _refuse_unwritable(paths: Collection[Path], *, force: bool) -> None:
+    if len({path.resolve() for path in paths}) < len(paths):
+        wrong_use("two of the outputs have one name: " + ", ".join(map(str, paths)))
     for path in paths:
         if not os.access(path.absolute().parent, os.W_OK):
             wrong_use(f"{path.absolute().parent} is no folder that can be written")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from daemon.cli_options import DEFAULT_CONFIG, ConfigFile, complain, load, wrong_use
+from daemon.cli_options import DEFAULT_CONFIG, FAILED, ConfigFile, complain, load, wrong_use
 from daemon.database_url import sqlite_file
 from daemon.errors import CannotStart
 from daemon.job_queue_looking import head_revision, look_into, of_job, schema_revision, what_to_do
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-JobNumber = Annotated[int, typer.Argument(metavar="JOB", help="Its number, as in `oarlock jobs`.", min=1)]
+_LARGEST = 2**63 - 1
+"""What SQLite holds."""
+
+JobNumber = Annotated[
+    int, typer.Argument(metavar="JOB", help="Its number, as in `oarlock jobs`.", min=1, max=_LARGEST)
+]
 _DAYS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
 _LOGIN = Path("/proc/self/loginuid")
 Because = Annotated[str, typer.Option(help="Why, for the history.")]
@@ -65,7 +70,7 @@ def _queue(path: Path) -> Iterator["JobQueue"]:
 def jobs(
     *,
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=_LARGEST, help="At most this many, newest first.")] = 100,
     as_json: AsJson = False,
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
@@ -195,7 +200,7 @@ def erase(
         tables.console().print(tables.jobs_table(chosen))
         if not yes:
             typer.confirm("Erase for ever?", abort=True)
-        for job in chosen:
+        for job in sorted(chosen, key=lambda each: each.id, reverse=True):  # later revisions first
             erase_job(queue, spool, utc_now(), job.id, f"erased by {_operator()}: files and identifiers")
             typer.echo(f"job {job.id} is erased")
     if spool.has_unclaimed():
@@ -208,6 +213,8 @@ def recover(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
     Stop the services and move what is left of the table aside first.
     Jobs without results are segmented; those with results are held, as nobody knows whether they were delivered.
+    Where images or results are damaged, or results fit no destination of today, a job is rejected: `oarlock retry`
+    contours it with what is there.
     """
     from rich.progress import Progress
 
@@ -220,9 +227,17 @@ def recover(config: ConfigFile = DEFAULT_CONFIG) -> None:
             load(config), lambda done, total: bars.update(task, completed=done, total=total)
         )
     for path, reason in found.left_out:
-        complain(f"{path}: {reason}; it stays where it is")
+        complain(f"{path}: {reason}")
     held = sum(bool(job.results) for job in found.jobs)
-    typer.echo(f"{len(found.jobs)} jobs recovered, {held} of them held; see `oarlock jobs`")
+    rejected = sum(bool(job.doubt) for job in found.jobs)
+    typer.echo(
+        f"{len(found.jobs)} jobs recovered, {held} of them held and {rejected} rejected; see `oarlock jobs`"
+    )
+    if found.left_out:
+        complain(
+            "look at these files before the services start, which take images without a row to `unclaimed`"
+        )
+        raise typer.Exit(FAILED)
 
 
 @app.command(rich_help_panel="Look after jobs")
@@ -257,8 +272,12 @@ def _private(path: Path) -> Iterator[TextIO]:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         wrong_use(f"{path} exists")
-    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-        yield file
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            yield file
+    except BaseException:
+        path.unlink()  # half a trail looks like a whole one
+        raise
 
 
 def _by_operator(what: str, because: str, job: "JobRecord") -> str:

@@ -79,7 +79,7 @@ def words(error: Exception) -> str | None:
         return f"[{error.code}] {error}"
     if isinstance(error, _KNOWN_FAILURES):
         return str(error)
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     driver = getattr(error, "orig", error)  # SQLAlchemy wraps it
     return f"the job table: {driver}" if isinstance(driver, sqlite3.Error) else None

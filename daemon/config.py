@@ -43,6 +43,15 @@ MOST_DAYS = 36_500
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse `true` where a number stands: `failed_days = true` would mean a day."""
+        is_number = cls.model_fields[str(info.field_name)].annotation in {int, float}
+        if is_number and isinstance(value, bool):
+            raise ValueError(f"must be a number, found {str(value).lower()}")
+        return value
+
 
 def _anchored(path: Path, info: ValidationInfo) -> Path:
     """Return an absolute path; a relative one starts at the folder of the configuration file."""

@@ -489,31 +489,23 @@ class JobQueue:
 
     # Retention
 
-    def purgeable(
-        self, before: datetime, states: Collection[JobState], settled: Collection[JobState] = SETTLED
-    ) -> list[Job]:
-        """Jobs in some states since before a time whose images no later revision needs, oldest first.
-
-        Parameters
-        ----------
-        settled
-            States in which a later revision needs the images of the earlier ones no more.
-        """
+    def purgeable(self, before: datetime, states: Collection[JobState]) -> list[Job]:
+        """Jobs in some states since before a time whose images no later revision needs, oldest first."""
         with self._reading() as session:
-            return series.purgeable(session, before, states, settled)
+            return series.purgeable(session, before, states, SETTLED)
 
-    def purged(self, job: Job, detail: str, settled: Collection[JobState] = SETTLED) -> bool:
+    def purged(self, job: Job, detail: str) -> bool:
         """Write down that a finished job's files go now, and forget the patient's name.
 
         Returns False where the job has moved on since it was looked at, or a later revision needs its images: then
-        its files stay. `settled` is as in `purgeable`.
+        its files stay.
 
         Raises
         ------
         IllegalTransition
             The job is not finished.
         """
-        which = (Job.id == job.id) & (Job.state_since == job.state_since) & ~series.is_needed(settled)
+        which = (Job.id == job.id) & (Job.state_since == job.state_since) & ~series.is_needed(SETTLED)
         with self._writing() as session:
             now, target = self._clock(), JobState.PURGED
             return bool(move(session, now, which, job.state, target, detail=detail, patient_name=None))

@@ -89,7 +89,9 @@ def known_revisions() -> Sequence[str]:
 
 def what_to_do(revision: str | None) -> str:
     """For whoever found a job table that stands at another revision than this program needs."""
-    if (revision or "") < head_revision():
+    if revision is None:
+        return "it is empty: move it aside, then run `oarlock recover` or put back a copy"
+    if revision < head_revision():
         return "restart the services"
     return "install the newer version again"
 

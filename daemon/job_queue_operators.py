@@ -8,8 +8,12 @@ from sqlalchemy.orm import Session
 from daemon import job_queue_deliveries as delivering
 from daemon.errors import IllegalTransition
 from daemon.job_queue_rows import Job, JobEvent, Result
+from daemon.job_queue_series import is_needed
 from daemon.job_queue_state import get, move, refusal, remark
-from daemon.jobs import TRANSITIONS, JobState, QueueReason
+from daemon.jobs import SETTLED, TRANSITIONS, JobState, QueueReason
+
+_CONTOURED_OR_STOPPED = SETTLED | {JobState.SEGMENTED, JobState.HELD, JobState.CANCELLED}
+"""States in which a later revision asks for no images of the earlier ones."""
 
 
 def retry(session: Session, now: datetime, job_id: int, by: str) -> JobState:
@@ -47,10 +51,16 @@ def send_again(session: Session, now: datetime, job_id: int, destination: str | 
 
 
 def cancel(session: Session, now: datetime, job_id: int, detail: str) -> None:
-    """Stop an unfinished job and what it still had to send."""
+    """Stop an unfinished job and what it still had to send; not one whose images a later revision waits for."""
     job = get(session, job_id)
     if JobState.CANCELLED not in TRANSITIONS[job.state]:
         raise refusal(job, "cancelled")
+    needed = select(Job.id).where(Job.id == job_id, is_needed(_CONTOURED_OR_STOPPED))
+    if session.scalar(needed) is not None:
+        raise IllegalTransition(
+            f"job {job_id} cannot be cancelled: a later revision of its series is contoured with its images too; "
+            "cancel that first, or wait for its end"
+        )
     _move(session, now, job, JobState.CANCELLED, detail, discarding=job.state is JobState.RECEIVING)
     delivering.cancel(session, now, job_id)
 

@@ -20,11 +20,12 @@ _UNKNOWN = (
 
 
 def enter(session: Session, now: datetime, recovered: RecoveredJob, new_uid: Callable[[], str]) -> JobState:
-    """Add a job under its old number: held where it has results, else receiving."""
+    """Add a job under its old number: held with results, rejected with a doubt, else receiving."""
     if session.get(Job, recovered.job_id):
         raise IllegalTransition(f"the job table already has a job {recovered.job_id}; recover into a new one")
     first = recovered.instances[0]
-    state = JobState.HELD if recovered.results else JobState.RECEIVING
+    reason = _UNKNOWN if recovered.results else recovered.doubt
+    state = JobState.HELD if recovered.results else JobState.REJECTED if reason else JobState.RECEIVING
     if state is JobState.RECEIVING:
         _give_way(session, now, recovered)
     job = Job(
@@ -46,12 +47,12 @@ def enter(session: Session, now: datetime, recovered: RecoveredJob, new_uid: Cal
         created_at=now,
         last_instance_at=now,
         state_since=now,
-        reason_code=QueueReason.RECOVERED if recovered.results else None,
-        reason=_UNKNOWN if recovered.results else None,
+        reason_code=QueueReason.RECOVERED if reason else None,
+        reason=reason or None,
         result_sop_instance_uid=next((each.sop_instance_uid for each in recovered.results), new_uid()),
         result_series_instance_uid=new_uid(),
     )
-    open_job(session, job, _UNKNOWN if recovered.results else "recovered from the spool")
+    open_job(session, job, reason or "recovered from the spool")
     session.add_all(
         Instance(
             job_id=job.id,

@@ -65,11 +65,15 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class RecoveredJob:
-    """A job as its folder in the spool shows it: images and results, but no history."""
+    """A job as its folder in the spool shows it: images and results, but no history.
+
+    `doubt` says why it must not be contoured before somebody has decided; empty where nothing is against it.
+    """
 
     job_id: int
     instances: tuple[IncomingInstance, ...]
     results: tuple[StoredObject, ...]
+    doubt: str = ""
 
 
 @dataclass(frozen=True)

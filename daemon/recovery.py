@@ -33,6 +33,8 @@ def recover(
 
     A job without results that passed their check is receiving again, and is queued after the quiet period; of
     several revisions of a series the last one, which needs the images of the others too.
+    One of which images cannot be read, or whose results are damaged or wanted nowhere today, is rejected: a retry
+    contours it with what is there.
     One with results is held: whether they reached their destinations nobody can tell any more. A release sends
     them with the same UIDs and bytes, which a destination that has them recognises.
 
@@ -60,11 +62,24 @@ def recover(
         if not instances:
             continue
         results = tuple(_results(spool, config, job_id, instances[0], left_out))
-        job = RecoveredJob(job_id, tuple(instances), results)
+        doubt = _doubt(len(images) - len(instances), was_finished=bool(spool.checked(job_id)))
+        job = RecoveredJob(job_id, tuple(instances), results, "" if results else doubt)
         queue.recover(job)
         jobs.append(job)
     progress(len(folders), len(folders))
     return Recovery(tuple(jobs), tuple(left_out))
+
+
+def _doubt(unreadable: int, *, was_finished: bool) -> str:
+    """Why a job without results that can be sent must not be contoured unasked."""
+    if unreadable:
+        return f"recovered from the spool; {unreadable} images cannot be read: contours would be of a part"
+    if was_finished:
+        return (
+            "recovered from the spool; its results are damaged or no destination of its route wants them, and "
+            "whether they were delivered is not known: a retry contours the series anew"
+        )
+    return ""
 
 
 def _instance(path: Path) -> IncomingInstance:

@@ -51,18 +51,17 @@ def erase(queue: JobQueue, spool: Spool, now: datetime, job_id: int, detail: str
     Raises
     ------
     IllegalTransition
-        It is not finished, or its images are needed by a later revision that is not.
+        It is not finished, or a later revision is neither delivered nor erased, whose retry needs its images.
     """
     job = queue.job(job_id)
-    settled = FINISHED | {JobState.PURGED}
-    free = {each.id: each for each in queue.purgeable(now, FINISHED, settled)}
+    free = {each.id: each for each in queue.purgeable(now, FINISHED)}
     is_free = job.state is JobState.PURGED or (
-        job_id in free and queue.purged(free[job_id], "files removed to erase the patient", settled)
+        job_id in free and queue.purged(free[job_id], "files removed to erase the patient")
     )
     if not is_free:
         raise IllegalTransition(
-            f"job {job_id} is {job.state} or a later revision of its series is at work; "
-            "cancel what is unfinished first"
+            f"job {job_id} is {job.state}, or a later revision of its series is not delivered; "
+            "cancel what is unfinished first, and erase later revisions before earlier ones"
         )
     spool.purge(job_id)
     queue.forget_patient(job_id, detail)

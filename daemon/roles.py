@@ -3,6 +3,7 @@
 import fcntl
 import os
 import random
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -145,12 +146,24 @@ def _prepared_spool(config: Config) -> "Spool":
     spool = Spool(config.storage.root, config.storage.min_free_bytes)
     spool.prepare()
     file = sqlite_file(config.database.url)
-    if not file.exists() and (jobs := spool.job_numbers()):
+    if (jobs := spool.job_numbers()) and not _is_begun(config.database.url):
+        how = "is empty" if file.exists() else "is gone"
+        aside = "move it aside, then " if file.exists() else ""
         raise CannotStart(
-            f"{file} is gone, but {len(jobs)} jobs lie in {config.storage.root / 'jobs'}: "
-            "run `oarlock recover`, or put back a copy"
+            f"{file} {how}, but {len(jobs)} jobs lie in {config.storage.root / 'jobs'}: "
+            f"{aside}run `oarlock recover`, or put back a copy"
         )
     return spool
+
+
+def _is_begun(url: str) -> bool:
+    """Whether there is a job table, were it a damaged one, which is told as such when it is opened."""
+    from daemon.job_queue_looking import schema_revision
+
+    try:
+        return schema_revision(url) is not None
+    except sqlite3.Error:
+        return True
 
 
 def _refuse_other_users(root: Path) -> None:

@@ -1,9 +1,11 @@
 """The `oarlock` command as an administrator uses it: what it shows, what it changes and how it ends."""
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -201,6 +203,54 @@ def test_names_cannot_command_the_terminal(oarlock, queue):
 
     assert "\x1b" not in out
     assert "\N{REPLACEMENT CHARACTER}[2J[red]EVIL[/red]" in out
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+@pytest.mark.parametrize("command", [("jobs",), ("show", "1"), ("export", "--since", "2026-01-01")])
+@pytest.mark.usefixtures("oarlock")
+def test_letters_that_a_terminal_lacks_end_nothing(queue, tmp_path, encoding, command):
+    queued(queue, patient_name="山田^太郎")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "daemon", *command, "--config", str(tmp_path / "oarlock.toml")],
+        capture_output=True, cwd=REPOSITORY, env={**os.environ, "PYTHONIOENCODING": encoding}, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"1.2.3" in done.stdout or b"??" in done.stdout
+
+
+@pytest.mark.usefixtures("oarlock")
+def test_output_that_cannot_be_written_is_said_in_a_sentence(queue, tmp_path):
+    queued(queue)
+    command = [sys.executable, "-m", "daemon", "jobs", "--json", "--config", str(tmp_path / "oarlock.toml")]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=REPOSITORY, check=False)
+
+    assert done.returncode == 1
+    assert b"oarlock: No space left on device" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [("show", "9" * 20), ("jobs", "--limit", "9" * 20)])
+@pytest.mark.usefixtures("queue")
+def test_a_number_that_no_job_has_is_wrong_use(oarlock, words):
+    assert oarlock(*words).code == 2
+
+
+def test_an_export_that_fails_leaves_no_half_of_it(oarlock, queue, tmp_path, monkeypatch):
+    queued(queue)
+    target = tmp_path / "trail.csv"
+
+    def fails(_rows, file):
+        file.write("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("daemon.audit_trail.write_csv", fails)
+    answer = oarlock("export", "--since", "2026-01-01", "--output", target)
+
+    assert answer.code == 1
+    assert not target.exists()
 
 
 def test_a_job_is_shown_with_all_that_happened(oarlock, queue):

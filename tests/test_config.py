@@ -280,6 +280,11 @@ def test_relative_paths_start_at_the_file(tmp_path, monkeypatch):
         ('peers = "CT1"\n[storage]\nroot = "{root}"', "line 1, [peers]: must be a list"),
         ('[storage]\nroot = "{root}"\n[series]\nquiet_seconds = nan', "finite number"),
         ('[storage]\nroot = "{root}"\n[[peers]]\nae_title = "  "', "is empty"),
+        (
+            '[storage]\nroot = "{root}"\n[retention]\nfailed_days = true',
+            "line 4, [retention] failed_days: must be a number, found true",
+        ),
+        ('[storage]\nroot = "{root}"\nmin_free_bytes = true', "min_free_bytes: must be a number, found true"),
         ('[storage]\nroot = "{root}"\n[model]\ndevice = "tpu"', "line 4, [model] device: must be 'auto'"),
         ('storage.root = "{root}"\nnode.port = -1', "line 2, [node] port: "),
         ('storage.root = "{root}"\nretention.days = 1_000_000', "less than or equal to 36500"),

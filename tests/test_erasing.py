@@ -104,6 +104,20 @@ def test_images_that_a_later_revision_needs_are_not_erased_under_it(oarlock, que
     assert queue.job(first).patient_id == "ID-90125"
 
 
+def test_a_revision_is_erased_after_those_that_would_be_contoured_with_its_images(oarlock, queue):
+    """A retry of the later one would find a part of the series."""
+    first = delivered(queue, **WHO)
+    second = queue.job_for_instance(image(3, **WHO))
+    queue.add_instance(second, image(3, **WHO))
+    queue.complete(second, "all there")
+    queue.cancel(second, "not wanted")
+
+    assert oarlock("erase", first, "--yes").code == 1
+    assert queue.job(first).patient_id == "ID-90125"
+    assert oarlock("erase", "--patient", "ID-90125", "--yes").code == 0
+    assert {queue.job(job).state for job in (first, second)} == {JobState.PURGED}
+
+
 def test_a_purged_job_forgets_its_patient_after_a_year_and_not_before(queue, spool, clock):
     job = delivered(queue, **WHO)
     kept = delivered(queue, series="1.9", **WHO)

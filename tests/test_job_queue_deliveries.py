@@ -11,6 +11,7 @@ from tests.job_rows import (
     claimed,
     delivered,
     fail_next,
+    image,
     queued,
     received,
     segmented,
@@ -227,6 +228,24 @@ def test_only_a_stopped_job_can_be_retried(queue, make):
 
     with pytest.raises(IllegalTransition, match=f"job {job} is"):
         queue.retry(job)
+
+
+def test_a_revision_whose_images_a_later_one_waits_for_is_not_cancelled(queue):
+    """It would be contoured with those that came late alone."""
+    first = segmented(queue)
+    fail_next(queue)
+    second = queue.job_for_instance(image(9))
+    assert queue.add_instance(second, image(9))
+    whole = len(queue.images(second))
+
+    with pytest.raises(
+        IllegalTransition, match="a later revision of its series is contoured with its images"
+    ):
+        queue.cancel(first, "superseded")
+    assert len(queue.images(second)) == whole
+
+    queue.cancel(second, "not wanted either")
+    queue.cancel(first, "superseded")
 
 
 def test_a_finished_job_cannot_be_cancelled(queue):

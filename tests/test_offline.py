@@ -92,6 +92,16 @@ def test_an_unsuitable_series_is_refused_with_reason_and_numbers(oarlock, series
     assert [path.name for path in tmp_path.iterdir()] == ["gap"]
 
 
+@pytest.mark.parametrize("other", ["--picture", "--segmentation"])
+def test_two_outputs_of_one_name_are_refused_before_any_work(oarlock, series, tmp_path, other):
+    output = tmp_path / "out.dcm"
+    answer = oarlock("segment", series, "--output", output, other, output)
+
+    assert answer.code == 2
+    assert "two of the outputs have one name" in answer.err
+    assert not output.exists()
+
+
 def test_wrong_use_is_told_before_any_work(oarlock, series, tmp_path):
     """No folder, no CT in it, nowhere to write to: each ends with 2."""
     empty = tmp_path / "empty"

@@ -102,7 +102,7 @@ def test_results_are_held_and_a_release_sends_the_same_object(tmp_path):
 
 
 @pytest.mark.parametrize("harm", [lambda path: path.write_bytes(bytes(5000)), lambda path: path.unlink()])
-def test_a_damaged_result_is_named_and_its_job_contoured_again(tmp_path, harm):
+def test_a_damaged_result_is_named_and_its_job_contoured_again_if_somebody_says_so(tmp_path, harm):
     workplace = Workplace(tmp_path, ports={"tps": 11112})
     job = workplace.segmented()
     result = workplace.spool.result_path(job)
@@ -113,8 +113,24 @@ def test_a_damaged_result_is_named_and_its_job_contoured_again(tmp_path, harm):
     queue, found = recovered_in(tmp_path, **ROUTE)
 
     with closing(queue):
-        assert queue.job(job).state is JobState.RECEIVING
+        assert queue.job(job).state is JobState.REJECTED
+        assert "whether they were delivered is not known" in str(queue.job(job).reason)
+        assert queue.retry(job) is JobState.QUEUED
     assert [path for path, _ in found.left_out] == [result]
+
+
+def test_a_job_whose_results_nobody_wants_today_is_not_sent_again_unasked(tmp_path):
+    workplace = Workplace(tmp_path, ports={"tps": 11112})
+    job = workplace.segmented()
+    workplace.queue.close()
+    lose_job_table(tmp_path)
+    (tps,) = ROUTE["destinations"]
+
+    queue, found = recovered_in(tmp_path, routes=ROUTE["routes"], destinations=[tps | {"profile": "eclipse"}])
+
+    with closing(queue):
+        assert queue.job(job).state is JobState.REJECTED
+    assert found.left_out == ()
 
 
 def test_a_result_that_failed_its_check_is_never_offered_again(tmp_path, monkeypatch):
@@ -178,6 +194,8 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_recovered(tmp_
 
     with closing(queue):
         assert queue.job(job).instance_count == images - 1
+        assert (queue.job(job).state, queue.job(job).reason_code) == (JobState.REJECTED, "recovered")
+        assert "1 images cannot be read" in str(queue.job(job).reason)
     assert [path for path, _ in found.left_out] == [broken]
     assert broken.exists()
 
@@ -221,10 +239,50 @@ def test_the_command_rebuilds_a_missing_table_and_nothing_else(tmp_path, capsys,
     assert "move it aside" in refused.err
 
     lose_job_table(tmp_path)
-    assert "1 jobs recovered, 0 of them held" in oarlock("recover").out
+    assert "1 jobs recovered, 0 of them held and 0 rejected" in oarlock("recover").out
     (row,) = json.loads(oarlock("jobs", "--json").out)
     assert (row["id"], row["state"]) == (job, "receiving")
     assert oarlock("complete", job).out == f"job {job} is queued\n"
+
+
+def test_the_command_fails_where_images_were_left_out(tmp_path, capsys, monkeypatch):
+    write_config(tmp_path, '[[peers]]\nae_title = "*"\n')
+    oarlock = Oarlock(tmp_path / "oarlock.toml", capsys, monkeypatch)
+    workplace = Workplace(tmp_path)
+    broken, *_ = workplace.spool.instance_paths(workplace.queue_phantom())
+    broken.write_bytes(b"")
+    workplace.queue.close()
+    lose_job_table(tmp_path)
+
+    answer = oarlock("recover")
+
+    assert answer.code == 1
+    assert str(broken) in answer.err
+    assert "1 jobs recovered, 0 of them held and 1 rejected" in answer.out
+
+
+@pytest.mark.parametrize("content", [b"", None])
+def test_a_table_without_anything_in_it_is_none(tmp_path, capsys, monkeypatch, content):
+    """As sqlite3 leaves it where somebody looked for one: to begin it would take every job away."""
+    write_config(tmp_path, '[[peers]]\nae_title = "*"\n')
+    oarlock = Oarlock(tmp_path / "oarlock.toml", capsys, monkeypatch)
+    workplace = Workplace(tmp_path)
+    job = workplace.queue_phantom()
+    workplace.queue.close()
+    lose_job_table(tmp_path)
+    table = tmp_path / "oarlock.db"
+    if content is None:
+        with closing(sqlite3.connect(table)) as connection:
+            connection.execute("CREATE TABLE x (y)")
+    else:
+        table.write_bytes(content)
+
+    assert "move it aside, then run `oarlock recover`" in oarlock("jobs").err
+    for role in ("listen", "work"):
+        answer = oarlock(role)
+        assert answer.code == 1
+        assert "is empty, but 1 jobs lie in" in answer.err
+    assert Spool(tmp_path, 0).job_numbers() == [job]
 
 
 def test_a_second_series_keeps_its_number(tmp_path):

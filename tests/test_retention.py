@@ -144,7 +144,7 @@ def test_a_late_image_while_other_files_are_removed_keeps_those_it_stands_on(
     if remove == "purge":
         assert purge_old(queue, spool, clock.now, 30) == 1
     else:
-        with pytest.raises(IllegalTransition, match="a later revision of its series is at work"):
+        with pytest.raises(IllegalTransition, match="a later revision of its series is not delivered"):
             erase(queue, spool, clock.now, second, "asked to")
 
     assert queue.job(second).state is JobState.DELIVERED
