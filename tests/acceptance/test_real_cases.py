@@ -99,8 +99,8 @@ def test_organs_of_a_real_case_come_out_where_its_contours_are(tmp_path, is_turn
 def test_of_a_plastic_head_nothing_leaves_before_somebody_has_looked(tmp_path) -> None:
     """The phantom's series, its localizer beside it, makes a volume.
 
-    Whether the network finds a speck in it that could be an organ depends on the weights: without any, the series is
-    refused; with one, the result is held for what the image shows.
+    Whether the network finds a speck in it that could be an organ depends on the weights. Without any, the series
+    is refused; with one, the result is held for what the image shows.
     """
     archive = shared_data() / "dicom" / "dcm_qa_ct-head-phantom" / "S21570.tar.xz"
     with tarfile.open(archive) as files:
