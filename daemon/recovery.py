@@ -31,10 +31,10 @@ def recover(
 ) -> Recovery:
     """Fill an empty job table from the spool.
 
-    A job without results that passed their check is receiving again, and is queued after the quiet period; of
+    A job without results is receiving again, and is queued after the quiet period; of
     several revisions of a series the last one, which needs the images of the others too.
-    One of which images cannot be read, or whose results are damaged or wanted nowhere today, is rejected: a retry
-    contours it with what is there.
+    One of which images cannot be read, or whose results did not pass, are damaged or wanted nowhere today, is
+    rejected: a retry contours it with what is there.
     One with results is held: whether they reached their destinations nobody can tell any more. A release sends
     them with the same UIDs and bytes, which a destination that has them recognises.
 
@@ -62,7 +62,8 @@ def recover(
         if not instances:
             continue
         results = tuple(_results(spool, config, job_id, instances[0], left_out))
-        doubt = _doubt(len(images) - len(instances), was_finished=bool(spool.checked(job_id)))
+        has_some = spool.result_path(job_id).exists() or bool(spool.checked(job_id))
+        doubt = _doubt(len(images) - len(instances), has_some=has_some)
         job = RecoveredJob(job_id, tuple(instances), results, "" if results else doubt)
         queue.recover(job)
         jobs.append(job)
@@ -70,14 +71,14 @@ def recover(
     return Recovery(tuple(jobs), tuple(left_out))
 
 
-def _doubt(unreadable: int, *, was_finished: bool) -> str:
+def _doubt(unreadable: int, *, has_some: bool) -> str:
     """Why a job without results that can be sent must not be contoured unasked."""
     if unreadable:
         return f"recovered from the spool; {unreadable} images cannot be read: contours would be of a part"
-    if was_finished:
+    if has_some:
         return (
-            "recovered from the spool; its results are damaged or no destination of its route wants them, and "
-            "whether they were delivered is not known: a retry contours the series anew"
+            "recovered from the spool; its results did not pass, are damaged, or no destination of its route "
+            "wants them, and whether they were delivered is not known: a retry contours the series anew"
         )
     return ""
 

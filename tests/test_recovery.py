@@ -147,7 +147,7 @@ def test_a_result_that_failed_its_check_is_never_offered_again(tmp_path, monkeyp
     queue, found = recovered_in(tmp_path, **ROUTE)
 
     with closing(queue):
-        assert queue.job(job).state is JobState.RECEIVING
+        assert queue.job(job).state is JobState.REJECTED
         assert not queue.results(job)
     assert found.left_out == ()
 
