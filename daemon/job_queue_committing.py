@@ -38,9 +38,8 @@ def ask(
     """Write a request down; from now on its answer is known, whenever and however it comes."""
     delivery = session.get_one(Delivery, delivery_id)
     sent = [item.sent_at for item, _ in delivering.items(session, delivery_id) if item.sent_at]
-    requested_at = max(
-        (now, *sent)
-    )  # whatever a clock that is set back says, it is asked about what was sent
+    # Whatever a clock that is set back says, it is asked about what was sent.
+    requested_at = max((now, *sent))
     if status is not None:
         delivery.last_status = status
         if detail:

@@ -117,7 +117,7 @@ def sent(session: Session, now: datetime, delivery_id: int, status: int | None, 
     delivery.last_status, delivery.detail = status, detail
     told = f"{delivery.destination}: {detail or 'stored'}"
     is_part = any(each.state is DeliveryState.PENDING for each in of_job(session, delivery.job_id))
-    if (detail or is_part) and not was_told(session, delivery.job_id, told):
+    if (detail or is_part) and not was_told(session, delivery.job_id, told, delivery.created_at):
         remark(session, now, delivery.job_id, told)
     close(session, now, delivery.job_id)
 

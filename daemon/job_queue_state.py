@@ -112,9 +112,13 @@ def remark(session: Session, now: datetime, job_id: int, detail: str) -> None:
     _tell(session, [job], max(now, job.state_since), job.state, detail)
 
 
-def was_told(session: Session, job_id: int, detail: str) -> bool:
-    """Whether a job's history says so already."""
-    told = select(JobEvent.id).where(JobEvent.job_id == job_id, JobEvent.detail == detail).limit(1)
+def was_told(session: Session, job_id: int, detail: str, since: datetime) -> bool:
+    """Whether a job's history has said so since a time."""
+    told = (
+        select(JobEvent.id)
+        .where(JobEvent.job_id == job_id, JobEvent.detail == detail, JobEvent.at >= since)
+        .limit(1)
+    )
     return session.scalar(told) is not None
 
 

@@ -182,15 +182,17 @@ def test_an_object_stored_after_the_cancellation_is_told_whatever_comes_of_the_o
     assert told == ["TPS: warning 0xB006", "cancelled too late: TPS has stored 1 of 1 objects already"]
 
 
-def test_what_a_destination_said_of_an_object_is_told_once_and_kept(queue):
+def test_what_a_destination_said_of_an_object_is_told_once_each_time_it_is_sent(queue, clock):
     job = segmented(queue, "TPS")
-    delivery, _job = queue.claim_delivery("worker-1", 60)
-    ((item, _),) = queue.delivery_items(delivery.id)
+    for times in (1, 2):
+        delivery, _job = queue.claim_delivery("worker-1", 60)
+        ((item, _),) = queue.delivery_items(delivery.id)
+        assert queue.item_sent(item.id, "warning 0xB006")
+        queue.delivery_sent(delivery.id, 0xB006, "warning 0xB006")
 
-    assert queue.item_sent(item.id, "warning 0xB006")
-    queue.delivery_sent(delivery.id, 0xB006, "warning 0xB006")
-
-    assert [event.detail for event in queue.events(job)].count("TPS: warning 0xB006") == 1
+        assert [event.detail for event in queue.events(job)].count("TPS: warning 0xB006") == times
+        clock.forward(minutes=1)
+        queue.send_again(job, None, "sent again")
 
 
 def test_a_cancellation_that_came_too_late_is_told_truly(queue):
