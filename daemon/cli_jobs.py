@@ -188,7 +188,6 @@ def erase(
     """
     from daemon import tables
     from daemon.retention import erase as erase_job
-    from daemon.roles import utc_now
     from daemon.spool import Spool
 
     loaded = load(config)
@@ -201,7 +200,7 @@ def erase(
         if not yes:
             typer.confirm("Erase for ever?", abort=True)
         for job in sorted(chosen, key=lambda each: each.id, reverse=True):  # later revisions first
-            erase_job(queue, spool, utc_now(), job.id, f"erased by {_operator()}: files and identifiers")
+            erase_job(queue, spool, job.id, f"erased by {_operator()}: files and identifiers")
             typer.echo(f"job {job.id} is erased")
     if spool.has_unclaimed():
         complain(f"{loaded.storage.root / 'unclaimed'} was not searched: nobody knows whose images lie there")

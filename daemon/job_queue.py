@@ -45,7 +45,7 @@ from daemon.job_records import (
     StageTimeRecord,
     StructureRecord,
 )
-from daemon.jobs import SETTLED, JobState, QueueReason
+from daemon.jobs import JobState, QueueReason
 
 __all__ = [
     "AuditRow",
@@ -94,7 +94,7 @@ class JobQueue:
     clock
         The current time, with its zone.
     new_uid
-        A UID nobody has used; every job takes two, so that its result is the same object at every send.
+        A UID nobody has used; a job keeps those of its first claim, and its result is one object at every send.
     """
 
     def __init__(
@@ -492,9 +492,9 @@ class JobQueue:
     def purgeable(self, before: datetime, states: Collection[JobState]) -> list[Job]:
         """Jobs in some states since before a time whose images no later revision needs, oldest first."""
         with self._reading() as session:
-            return series.purgeable(session, before, states, SETTLED)
+            return series.purgeable(session, before, states)
 
-    def purged(self, job: Job, detail: str) -> bool:
+    def purged(self, job: Job | JobRecord, detail: str) -> bool:
         """Write down that a finished job's files go now, and forget the patient's name.
 
         Returns False where the job has moved on since it was looked at, or a later revision needs its images: then
@@ -505,7 +505,7 @@ class JobQueue:
         IllegalTransition
             The job is not finished.
         """
-        which = (Job.id == job.id) & (Job.state_since == job.state_since) & ~series.is_needed(SETTLED)
+        which = (Job.id == job.id) & (Job.state_since == job.state_since) & ~series.is_needed()
         with self._writing() as session:
             now, target = self._clock(), JobState.PURGED
             return bool(move(session, now, which, job.state, target, detail=detail, patient_name=None))

@@ -25,7 +25,8 @@ def enter(session: Session, now: datetime, recovered: RecoveredJob, new_uid: Cal
         raise IllegalTransition(f"the job table already has a job {recovered.job_id}; recover into a new one")
     first = recovered.instances[0]
     reason = _UNKNOWN if recovered.results else recovered.doubt
-    state = JobState.HELD if recovered.results else JobState.REJECTED if reason else JobState.RECEIVING
+    stopped = JobState.HELD if recovered.results else JobState.REJECTED
+    state = stopped if reason else JobState.RECEIVING
     if state is JobState.RECEIVING:
         _give_way(session, now, recovered)
     job = Job(

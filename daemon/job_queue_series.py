@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, aliased
 from daemon.job_queue_rows import Instance, Job, SetAside
 from daemon.job_queue_state import get, move, open_job, remark
 from daemon.job_queue_values import IncomingInstance
-from daemon.jobs import JobState
+from daemon.jobs import SETTLED, JobState
 
 _WITHOUT_IMAGES = (JobState.CANCELLED, JobState.PURGED)
 """An image of such a job counts as never received: sent again, it opens a new job."""
@@ -104,26 +104,18 @@ def images(session: Session, job_id: int) -> list[Instance]:
     return list({row.sop_instance_uid: row for row in rows}.values())
 
 
-def purgeable(
-    session: Session, before: datetime, states: Collection[JobState], settled: Collection[JobState]
-) -> list[Job]:
-    """Jobs in some states since before a time whose images no later revision needs, oldest first.
-
-    Parameters
-    ----------
-    settled
-        States in which a later revision needs the images of the earlier ones no more.
-    """
+def purgeable(session: Session, before: datetime, states: Collection[JobState]) -> list[Job]:
+    """Jobs in some states since before a time whose images no later revision needs, oldest first."""
     return list(
         session.scalars(
             select(Job)
-            .where(Job.state.in_(states), Job.state_since < before, ~is_needed(settled))
+            .where(Job.state.in_(states), Job.state_since < before, ~is_needed())
             .order_by(Job.state_since)
         )
     )
 
 
-def is_needed(settled: Collection[JobState]) -> ColumnElement[bool]:
+def is_needed(settled: Collection[JobState] = SETTLED) -> ColumnElement[bool]:
     """Whether a later revision of a job's series needs its images; not one in a state of `settled`."""
     later = aliased(Job)
     return exists().where(

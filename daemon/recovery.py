@@ -1,7 +1,7 @@
 """Rebuild a lost or damaged job table from the spool: every image on disk gets its row again."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +31,8 @@ def recover(
 ) -> Recovery:
     """Fill an empty job table from the spool.
 
-    A job without results is receiving again, and is queued after the quiet period; of
-    several revisions of a series the last one, which needs the images of the others too.
+    A job without results is receiving again, and is queued after the quiet period; of several revisions of a
+    series the last one, which needs the images of the others too.
     One of which images cannot be read, or whose results did not pass, are damaged or wanted nowhere today, is
     rejected: a retry contours it with what is there.
     One with results is held: whether they reached their destinations nobody can tell any more. A release sends
@@ -61,10 +61,11 @@ def recover(
                 left_out.append((path, str(error)))
         if not instances:
             continue
-        results = tuple(_results(spool, config, job_id, instances[0], left_out))
-        has_some = spool.result_path(job_id).exists() or bool(spool.checked(job_id))
-        doubt = _doubt(len(images) - len(instances), has_some=has_some)
-        job = RecoveredJob(job_id, tuple(instances), results, "" if results else doubt)
+        checked = spool.checked(job_id)
+        results = tuple(_results(spool, config, job_id, instances[0], checked, left_out))
+        has_some = bool(checked) or spool.result_path(job_id).exists()
+        doubt = "" if results else _doubt(len(images) - len(instances), has_some=has_some)
+        job = RecoveredJob(job_id, tuple(instances), results, doubt)
         queue.recover(job)
         jobs.append(job)
     progress(len(folders), len(folders))
@@ -107,16 +108,20 @@ def _instance(path: Path) -> IncomingInstance:
 
 
 def _results(
-    spool: Spool, config: Config, job_id: int, image: IncomingInstance, left_out: list[tuple[Path, str]]
+    spool: Spool,
+    config: Config,
+    job_id: int,
+    image: IncomingInstance,
+    checked: Mapping[str, str],
+    left_out: list[tuple[Path, str]],
 ) -> Iterator[StoredObject]:
-    """Results that passed their check and that the destinations of today's route want.
+    """Results that passed their check (`Spool.checked`) and that the destinations of today's route want.
 
     Those that are not what was checked any more are appended to `left_out`.
     """
     route = config.route_for(image.calling_ae_title, image.called_ae_title or config.node.ae_title)
     if route is None:
         return
-    checked = spool.checked(job_id)
     for wanted in wanted_objects({name: config.destination(name) for name in route.destinations}):
         if wanted.file_name not in checked:
             continue

@@ -42,7 +42,7 @@ def forget_old(queue: JobQueue, now: datetime, identifiers_days: float) -> int:
     return forgotten
 
 
-def erase(queue: JobQueue, spool: Spool, now: datetime, job_id: int, detail: str) -> None:
+def erase(queue: JobQueue, spool: Spool, job_id: int, detail: str) -> None:
     """Remove a job's files and all that identifies its patient now, as a patient may ask for.
 
     The row is purged first, so that nothing that comes meanwhile stands on files that go, and names the patient
@@ -54,9 +54,8 @@ def erase(queue: JobQueue, spool: Spool, now: datetime, job_id: int, detail: str
         It is not finished, or a later revision is neither delivered nor erased, whose retry needs its images.
     """
     job = queue.job(job_id)
-    free = {each.id: each for each in queue.purgeable(now, FINISHED)}
     is_free = job.state is JobState.PURGED or (
-        job_id in free and queue.purged(free[job_id], "files removed to erase the patient")
+        job.state in FINISHED and queue.purged(job, "files removed to erase the patient")
     )
     if not is_free:
         raise IllegalTransition(

@@ -151,8 +151,8 @@ def _called(roi: ROI, name: str) -> ROI:
     """The structure by the name that it has at a destination; whoever looks at it sees its own beside."""
     if name == roi.name:
         return roi
-    own = f"{roi.name} in the template"
-    return replace(roi, name=name, remark=f"{own}. {roi.remark}" if roi.remark else own)
+    sentences = filter(None, (f"{roi.name} in the template", roi.remark))
+    return replace(roi, name=name, remark=". ".join(sentences))
 
 
 def _series_description(doubts: Sequence[str]) -> str:

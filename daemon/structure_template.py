@@ -85,9 +85,13 @@ class Template:
         named |= {source for each in self.structures for source in each.sources if source not in own}
         return tuple(each.name for each in STRUCTURES + EXTRA_STRUCTURES if each.name in named)
 
+    def line(self, name: str) -> TemplateStructure | None:
+        """The structure of this name; None where the template has none, as an organ may be a source."""
+        return next((each for each in self.structures if each.name == name), None)
+
     def organs_of(self, name: str) -> frozenset[str]:
         """TG-263 names of the organs that a structure is, or that it is made from, however often derived."""
-        line = next((each for each in self.structures if each.name == name), None)
+        line = self.line(name)
         if line is None:
             return frozenset({name})
         if line.organ:

@@ -80,7 +80,7 @@ def _in_words(sides: Collection[Code]) -> str:
 
 def _sides(name: str, template: Template, on_the_way: frozenset[str] = frozenset()) -> frozenset[Code]:
     """On which sides a structure lies: of one that is grown or made smaller, where the first source does."""
-    line = next((each for each in template.structures if each.name == name), None)
+    line = template.line(name)
     organ = line.organ if line else _ORGANS.get(name)
     if line is None or line.derivation is None or name in on_the_way:
         return frozenset({organ.laterality} if organ and organ.laterality else ())
