@@ -22,6 +22,9 @@ NETWORK_RESOLUTION_MM = 4.0
 OPENKBP = frozenset({"openkbp", "openkbp-csv"})
 """Groups of cases with the contours of OpenKBP's clinics."""
 
+PSEUDO = "-pseudo"
+"""How the group of cases ends that hold a bundle's contours of a group's images, `training.pseudo_labels`."""
+
 
 class PackUnreadableError(ValueError):
     """A pack cannot be used; the message says which, why, and what to do."""
@@ -74,8 +77,8 @@ class Known(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """By which the case is known again, without its name."""
-        return hashlib.sha256(f"{self.group}/{self.name}".encode()).hexdigest()[:16]
+        """By which the case is known again, without its name; whoever drew the contours, it is the same image."""
+        return hashlib.sha256(f"{self.group.removesuffix(PSEUDO)}/{self.name}".encode()).hexdigest()[:16]
 
 
 def counted(case: Case, organ: str) -> NDArray[np.bool_]:

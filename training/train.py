@@ -123,10 +123,10 @@ def load_data(config: TrainConfig, device: torch.device) -> Data:
 def _require_apart(data: DataConfig) -> None:
     """Let no case be trained on that is measured; packs of validation cases need not be at hand."""
     trained, measured = (
-        {(case.group, case.name) for case in described(path for path in map(Path, packs) if path.exists())}
+        {case.mark: case.name for case in described(path for path in map(Path, packs) if path.exists())}
         for packs in (data.packs, data.validation_packs)
     )
-    if both := sorted(name for _, name in trained & measured):
+    if both := sorted(trained[mark] for mark in trained.keys() & measured):
         raise ConfigurationError(
             f"[data] {len(both)} cases are in packs and in validation_packs too, such as {both[0]}: prepare anew"
         )
