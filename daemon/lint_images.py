@@ -133,7 +133,7 @@ def read_images(folder: Path) -> CTImages:
     headers = []
     for path in sorted(each for each in folder.rglob("*") if each.is_file()):
         try:
-            header = read_header(path, specific_tags=list(_HEADER))
+            header = read_header(path, specific_tags=list(_HEADER)).dataset
         except (InvalidDicomError, *UNREADABLE):
             continue
         if text(header, "SOPClassUID") == CTImageStorage:

@@ -19,7 +19,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID, CTImageStorage, JPEGTransferSyntaxes, RLELossless
 
 from model.coded_frame import frame_size
-from model.dicom_file import read_file, read_header, require_bounded
+from model.dicom_file import read_after, read_header, require_bounded
 from model.errors import ReasonCode, SeriesUnsuitable
 from model.geometry import SliceGrid
 from model.slice_header import SliceHeader, slice_header
@@ -44,19 +44,6 @@ READERS = 2
 
 _RLE_HEADER_BYTES = 64
 _INT32 = (np.iinfo(np.int32).min, np.iinfo(np.int32).max)
-
-_PIXEL_ATTRIBUTES = [
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PixelData",
-]
 
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
@@ -150,7 +137,7 @@ def read_series(
         hu=hu,
         grid=stack.grid,
         sop_instance_uids=tuple(h.sop_instance_uid for h in stack.headers),
-        header=_unless_corrupt(read_header, first, first),
+        header=_unless_corrupt(read_header, first, first).dataset,
         remarks=(*copies, *stack.remarks, *_padding_remarks(stack.headers)),
     )
 
@@ -204,7 +191,7 @@ def _leave_out_copies(headers: Sequence[SliceHeader]) -> tuple[list[SliceHeader]
 
 def _read_hu(header: SliceHeader) -> NDArray[np.int32]:
     """(rows, columns) of one slice in HU of 16 bits (PS3.3 C.11.1.1.2), padding and what is below air as air."""
-    image = read_file(header.path, specific_tags=list(_PIXEL_ATTRIBUTES))
+    image = read_after(header.file, header.path)
     _require_frame_as_described(image)
     stored, _ = get_decoder(image.file_meta.TransferSyntaxUID).as_array(image, raw=True)
     if stored.shape != (header.rows, header.columns):

@@ -4,9 +4,10 @@ import zlib
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydicom import Dataset, dcmread
+from pydicom.filereader import read_dataset
 
 MAX_INFLATED_BYTES = 128 * 2**20
 """More than any CT slice or structure set; a small file must not inflate without bound."""
@@ -39,7 +40,14 @@ def read_file(path: Path, **options: Any) -> Dataset:  # noqa: ANN401 - those of
     return dcmread(BytesIO(content), **options)
 
 
-def read_header(path: Path, **options: Any) -> Dataset:  # noqa: ANN401 - those of pydicom's `dcmread`
+class Header(NamedTuple):
+    """What stands before the pixels, and at which byte of the file their element begins; None where unknown."""
+
+    dataset: Dataset
+    pixels_at: int | None
+
+
+def read_header(path: Path, **options: Any) -> Header:  # noqa: ANN401 - those of pydicom's `dcmread`
     """Read a file as `read_file` does, up to its pixels, of which most are not fetched from the disk."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
@@ -48,8 +56,26 @@ def read_header(path: Path, **options: Any) -> Dataset:  # noqa: ANN401 - those 
         with suppress(Exception):  # a head that is cut anywhere can raise anything; the whole file decides
             dataset = dcmread(beginning, stop_before_pixels=True, **options)
             if beginning.tell() < len(head):  # it stopped at the pixels: all that stands before them is there
-                return dataset
-    return read_file(path, stop_before_pixels=True, **options)
+                return Header(dataset, beginning.tell())
+    return Header(read_file(path, stop_before_pixels=True, **options), None)
+
+
+def read_after(header: Header, path: Path) -> Dataset:
+    """Read the rest of a file, from its pixels on, to what was read of its header.
+
+    Raises
+    ------
+    Exception
+        As `read_file`.
+    """
+    if header.pixels_at is None:
+        return read_file(path)
+    with path.open("rb") as file:
+        file.seek(header.pixels_at)
+        rest = read_dataset(BytesIO(file.read()), *header.dataset.original_encoding)
+    rest.update(header.dataset)
+    rest.file_meta = header.dataset.file_meta
+    return rest
 
 
 def require_bounded(path: Path) -> None:

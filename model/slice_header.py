@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from model.dicom_file import read_header
+from model.dicom_file import Header, read_header
 
 _ATTRIBUTES = [
     "SOPClassUID",
@@ -18,18 +18,23 @@ _ATTRIBUTES = [
     "ImageType",
     "ImagePositionPatient",
     "ImageOrientationPatient",
-    "SamplesPerPixel",
     "LossyImageCompression",
     "PixelSpacing",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "PixelRepresentation",
     "PixelPaddingValue",
     "PixelPaddingRangeLimit",
     "RescaleSlope",
     "RescaleIntercept",
     "RescaleType",
+    # What a decoder of the pixels wants to know.
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
 ]
 
 
@@ -42,10 +47,11 @@ class SliceHeader:
     """What one file says; None, 0 or empty where it says nothing that can be used.
 
     Positions and directions are LPS mm, `pixel_spacing_mm` is (between rows, between columns),
-    `padding` the lowest and highest stored value that is no image.
+    `padding` the lowest and highest stored value that is no image, `file` what was read of the file.
     """
 
     path: Path
+    file: Header
     sop_class_uid: str
     sop_instance_uid: str
     study_instance_uid: str
@@ -74,10 +80,12 @@ def slice_header(path: Path) -> SliceHeader:
     Exception
         Whatever pydicom raises for files that are no DICOM, or broken.
     """
-    dataset = read_header(path, specific_tags=list(_ATTRIBUTES))
+    file = read_header(path, specific_tags=list(_ATTRIBUTES))
+    dataset = file.dataset
     spacing = _floats(dataset, "PixelSpacing", 2)
     return SliceHeader(
         path=path,
+        file=file,
         sop_class_uid=_text(dataset, "SOPClassUID"),
         sop_instance_uid=_identity(dataset),
         study_instance_uid=_text(dataset, "StudyInstanceUID"),

@@ -14,7 +14,7 @@ from pydicom.uid import (
 )
 
 from model import dicom_file
-from model.dicom_file import read_file, read_header
+from model.dicom_file import read_after, read_file, read_header
 from tests.phantom import make_grid, write_series
 
 TWO_SLICES = make_grid(offsets_mm=[0, 3], size=(384, 384), pixel_spacing_mm=(1, 1))
@@ -47,13 +47,15 @@ def said(read: Callable[[], Dataset]) -> Said:
 @pytest.mark.parametrize(
     "syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, RLELossless]
 )
-def test_a_header_is_that_of_the_whole_file(
+def test_header_and_rest_are_the_whole_file(
     image: Callable[..., Path], syntax: str, private_bytes: int
 ) -> None:
     path = image(syntax, private_bytes)
-    assert read_header(path) == read_file(path, stop_before_pixels=True)
+    assert read_header(path).dataset == read_file(path, stop_before_pixels=True)
     some = {"specific_tags": ["SOPInstanceUID", "PixelSpacing"]}
-    assert read_header(path, **some) == read_file(path, stop_before_pixels=True, **some)
+    assert read_header(path, **some).dataset == read_file(path, stop_before_pixels=True, **some)
+
+    assert read_after(read_header(path), path) == read_file(path)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 200, 700, 70_000])
@@ -61,7 +63,7 @@ def test_of_a_file_cut_short_it_is_the_same_too(image: Callable[..., Path], keep
     """Whatever of it can be read, and otherwise the same error."""
     path = image(private_bytes=100_000)
     path.write_bytes(path.read_bytes()[:keep])
-    assert said(lambda: read_header(path)) == said(lambda: read_file(path, stop_before_pixels=True))
+    assert said(lambda: read_header(path).dataset) == said(lambda: read_file(path, stop_before_pixels=True))
 
 
 def test_the_pixels_are_not_fetched(image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,5 +75,5 @@ def test_the_pixels_are_not_fetched(image: Callable[..., Path], monkeypatch: pyt
             super().__init__(content)
 
     monkeypatch.setattr(dicom_file, "BytesIO", Counting)
-    assert read_header(path).Rows
+    assert read_header(path).dataset.Rows
     assert sum(fetched) < path.stat().st_size / 2
