@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import count
-from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 
 import structlog
@@ -29,9 +28,6 @@ VERIFICATION = UID("1.2.840.10008.1.1")
 
 MAX_INFORMATION_BYTES = 4 * 2**20
 """Of an N-ACTION's data set: 25,000 references or more."""
-
-REPORT_SECONDS = 30.0
-"""What a peer gets to answer an N-EVENT-REPORT."""
 
 # PS3.7 annex C.5
 _PROCESSING_FAILURE = 0x0110
@@ -94,7 +90,7 @@ class Association:
         self.may_send = may_send
         self._contexts: Mapping[int, AcceptedContext] = {}
         self._message_ids = count(1)
-        self._reports: dict[int, SimpleQueue[int | None]] = {}
+        self._reports: dict[int, Callable[[int | None], None]] = {}
         self._lock = Lock()
 
     def serve(self, contexts: Mapping[int, AcceptedContext]) -> None:
@@ -108,14 +104,9 @@ class Association:
             CommandField.N_EVENT_REPORT_RSP: self._report_answered,
             CommandField.C_CANCEL_RQ: lambda _message: None,  # of what has been answered already
         }
-        try:
-            while True:
-                message = self._wire.receive()
-                handlers.get(message.command.field, self._refuse_unknown)(message)
-        finally:
-            with self._lock:
-                for waiting in self._reports.values():
-                    waiting.put(None)
+        while True:
+            message = self._wire.receive()
+            handlers.get(message.command.field, self._refuse_unknown)(message)
 
     def abort(self) -> None:
         """Tell the peer that the association ends now (A-ABORT, service user); the connection stays."""
@@ -169,8 +160,8 @@ class Association:
             return
         self._respond(message, StorageStatus.SUCCESS)
 
-        def report(verdict: Dataset, event_type: int) -> int | None:
-            return self._report(message.context_id, verdict, event_type)
+        def report(verdict: Dataset, event_type: int, answered: Callable[[int | None], None]) -> None:
+            self._report(message.context_id, verdict, event_type, answered)
 
         Thread(
             target=self._commitments.answer, args=(pending, report), name="commitment", daemon=True
@@ -228,15 +219,21 @@ class Association:
 
     # Our own request
 
-    def _report(self, context_id: int, information: Dataset, event_type: int) -> int | None:
-        """Send an N-EVENT-REPORT (PS3.7 section 10.3.1) and return its status; None where none came."""
+    def _report(
+        self,
+        context_id: int,
+        information: Dataset,
+        event_type: int,
+        answered: Callable[[int | None], None],
+    ) -> None:
+        """Send an N-EVENT-REPORT (PS3.7 section 10.3.1); `answered` gets its status whenever that comes."""
         syntax = self._contexts[context_id].transfer_syntax
         encoded = encode(information, syntax.is_implicit_VR, syntax.is_little_endian)
         if encoded is None:
             raise ValueError("the report cannot be encoded")
-        message_id, answers = next(self._message_ids) % 65536, SimpleQueue[int | None]()
+        message_id = next(self._message_ids) % 65536
         with self._lock:
-            self._reports[message_id] = answers
+            self._reports[message_id] = answered
         elements: dict[Element, int | str] = {
             Element.AFFECTED_SOP_CLASS_UID: STORAGE_COMMITMENT,
             Element.COMMAND_FIELD: CommandField.N_EVENT_REPORT_RQ,
@@ -245,23 +242,16 @@ class Association:
             Element.AFFECTED_SOP_INSTANCE_UID: WELL_KNOWN_INSTANCE,
             Element.EVENT_TYPE_ID: event_type,
         }
-        try:
-            self._wire.send_message(context_id, encode_command(elements), encoded)
-            return answers.get(timeout=REPORT_SECONDS)
-        except Empty:
-            return None
-        finally:
-            with self._lock:
-                del self._reports[message_id]
+        self._wire.send_message(context_id, encode_command(elements), encoded)
 
     def _report_answered(self, message: Message) -> None:
         for _ in self._wire.data_set():
             pass
         with self._lock:
-            waiting = self._reports.get(message.command.message_id)
-        if waiting is None:
+            answered = self._reports.pop(message.command.message_id, None)
+        if answered is None:
             raise ProtocolViolation(AbortReason.UNEXPECTED_PARAMETER, "a response to no request of ours")
-        waiting.put(message.command.status)
+        answered(message.command.status)
 
 
 def _decoded(information: bytes, context: AcceptedContext) -> Dataset:

@@ -188,12 +188,15 @@ def erase(
     """
     from daemon import tables
     from daemon.retention import erase as erase_job
+    from daemon.retention import jobs_of_patient
     from daemon.spool import Spool
 
     loaded = load(config)
     spool = Spool(loaded.storage.root, loaded.storage.min_free_bytes)
     with _queue(config) as queue:
-        chosen = [queue.job(job) for job in jobs or ()] + (queue.jobs_of_patient(patient) if patient else [])
+        chosen = [queue.job(job) for job in jobs or ()] + (
+            jobs_of_patient(queue, spool, patient) if patient else []
+        )
         if not chosen:
             wrong_use("nothing to erase: no job was named, or none has this Patient ID")
         tables.console().print(tables.jobs_table(chosen))

@@ -1,17 +1,14 @@
 """Storage commitment (PS3.4 annex J): which instances are safe, answered from what is really on disk."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, CTImageStorage
 
 from daemon.dimse import is_uid
 from daemon.job_queue import JobQueue
-from daemon.part10 import read_part10
 from daemon.spool import Spool
 
 STORAGE_COMMITMENT = UID("1.2.840.10008.1.20.1")
@@ -50,11 +47,21 @@ class Verdict:
         return 2 if self.failed else 1
 
 
-def examine(queue: JobQueue, spool: Spool, references: Iterable[Reference]) -> Verdict:
-    """Read every file again and compare it with the digest that was written down when it was acknowledged."""
+def examine(queue: JobQueue, spool: Spool, references: Iterable[Reference], asked_by: str) -> Verdict:
+    """Read every file again and compare it with the digest that was written down when it was acknowledged.
+
+    Not committed is a UID under which whoever asks sent other bytes too, which were refused: it may mean those.
+
+    Parameters
+    ----------
+    asked_by
+        AE title.
+    """
+    refused = queue.set_aside_from(asked_by)
     committed, failed = [], []
     for reference in references:
-        reason = _problem(queue, spool, reference)
+        is_doubtful = reference.sop_instance_uid in refused
+        reason = FailureReason.PROCESSING_FAILURE if is_doubtful else _problem(queue, spool, reference)
         if reason is None:
             committed.append(reference)
         else:
@@ -141,19 +148,10 @@ def _problem(queue: JobQueue, spool: Spool, reference: Reference) -> FailureReas
     if reference.sop_class_uid != CTImageStorage:
         return FailureReason.CLASS_INSTANCE_CONFLICT
     if any(
-        _on_disk(spool, instance.job_id, reference.sop_instance_uid) == instance.sha256 for instance in known
+        spool.digest(instance.job_id, reference.sop_instance_uid) == instance.sha256 for instance in known
     ):
         return None
     return FailureReason.PROCESSING_FAILURE
-
-
-def _on_disk(spool: Spool, job_id: int, sop_instance_uid: str) -> str:
-    """SHA-256 of the data set in the spool; empty where it cannot be read."""
-    try:
-        _, dataset_bytes = read_part10(spool.instance_path(job_id, sop_instance_uid))
-    except (OSError, InvalidDicomError, AttributeError):
-        return ""
-    return hashlib.sha256(dataset_bytes).hexdigest()
 
 
 def _item(reference: Reference) -> Dataset:

@@ -72,7 +72,9 @@ class CommitmentReporter:
 
     def _report(self, request: Commitment, peer: Peer) -> str | None:
         """Send the answer; returns why it was not taken."""
-        verdict = examine(self._queue, self._spool, from_text(request.instance_references))
+        verdict = examine(
+            self._queue, self._spool, from_text(request.instance_references), request.calling_ae_title
+        )
         node = peer_node(peer, request.address)
         contexts, roles = [build_context(STORAGE_COMMITMENT)], [build_role(STORAGE_COMMITMENT, scp_role=True)]
         tls = self._settings().tls

@@ -140,10 +140,20 @@ class Completeness:
                 self._count_silence_anew()
                 self._watch.settled(jump)
                 log.warning("clock_was_set", seconds=round(jump.total_seconds()))
-            return sum(self._look_at(job) for job in self._queue.receiving_jobs())
+            return sum(self._queued(job) for job in self._queue.receiving_jobs())
         except StorageFull as error:
             log.warning("series_not_queued", reason=str(error))
             return 0
+
+    def _queued(self, job: Job) -> bool:
+        """Look at one job; what a peer wrote into its images must not keep the others from being looked at."""
+        try:
+            return self._look_at(job)
+        except StorageFull:
+            raise
+        except Exception:
+            log.exception("series_not_judged", job=job.id, series=job.series_instance_uid)
+            return False
 
     def _count_silence_anew(self) -> None:
         self._queue.clock_was_set()

@@ -219,6 +219,12 @@ class Destination(_Section):
         ("rtstruct",), min_length=1
     )
 
+    @model_validator(mode="after")
+    def _pinned_is_by_tls(self) -> Self:
+        if self.certificate_sha256 and not self.tls:
+            raise ValueError("tls = true is missing: without it certificate_sha256 is never looked at")
+        return self
+
     @property
     def pins(self) -> tuple[str, ...]:
         """SHA-256 of the certificate that is taken whoever signed it; none where an authority vouches for it."""
@@ -282,6 +288,16 @@ class Config(_Section):
         needing += [f'peer "{each.ae_title}"' for each in self.peers if each.certificates_sha256 or each.tls]
         if needing and self.tls is None:
             raise ValueError(f"[tls] is missing, which {', '.join(needing)} needs")
+        return self
+
+    @model_validator(mode="after")
+    def _pinned_peers_are_asked_for_their_certificate(self) -> Self:
+        pinned = [f'peer "{each.ae_title}"' for each in self.peers if each.certificates_sha256]
+        if pinned and self.tls and not self.tls.require_peer_certificate:
+            raise ValueError(
+                f"[tls] require_peer_certificate = false asks nobody for a certificate, so nobody could be "
+                f"{', '.join(pinned)} with certificates_sha256; set it to true"
+            )
         return self
 
     @model_validator(mode="after")

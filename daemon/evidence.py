@@ -11,6 +11,7 @@ import structlog
 from pydicom import Dataset, dcmread
 
 from daemon.config import Series
+from daemon.job_queue import JobQueue
 from daemon.job_queue_rows import Job
 from daemon.spool import Spool
 
@@ -65,12 +66,14 @@ class EvidenceGatherer:
 
     def __init__(
         self,
+        queue: JobQueue,
         spool: Spool,
         config: Series,
         ask: Callable[[Job], Evidence | None],
         is_asked: Callable[[Job], bool],
         clock: Callable[[], datetime],
     ) -> None:
+        self._queue = queue
         self._spool = spool
         self._believed = config.believed_counts
         self._ask = ask
@@ -107,15 +110,17 @@ class EvidenceGatherer:
             told = Evidence(None, f"its sender could not be asked: {type(error).__name__}")
         log.info("sender_asked", job=job.id, expected=told.expected, source=told.source)
         with self._lock:
-            self._note(job, told if told.expected is not None else self._from_headers(job, told))
             self._asking.discard(job.id)
+            self._note(job, told if told.expected is not None else self._from_headers(job, told))
 
     def _note(self, job: Job, evidence: Evidence) -> Evidence:
         self._known[job.id] = _Known(evidence, job.instance_count, self._clock())
         return evidence
 
     def _from_headers(self, job: Job, otherwise: Evidence = NOTHING) -> Evidence:
-        return header_evidence(self._spool.instance_paths(job.id), self._believed) or otherwise
+        images = self._queue.images(job.id)  # those of earlier revisions too
+        paths = [self._spool.instance_path(each.job_id, each.sop_instance_uid) for each in images]
+        return header_evidence(paths, self._believed) or otherwise
 
 
 def header_evidence(paths: Sequence[Path], believed: Sequence[str]) -> Evidence | None:
@@ -127,7 +132,7 @@ def header_evidence(paths: Sequence[Path], believed: Sequence[str]) -> Evidence 
     if "series" in believed and (count := _number(_read(paths[:1]), "NumberOfSeriesRelatedInstances")):
         return Evidence(count, "Number of Series Related Instances")
     if "acquisition" in believed:
-        acquisitions = {header.get("AcquisitionNumber"): header for header in _read(paths)}
+        acquisitions = {_text(header, "AcquisitionNumber"): header for header in _read(paths)}
         count = sum(_number([header], "ImagesInAcquisition") for header in acquisitions.values())
         if count:
             return Evidence(count, "Images in Acquisition")
@@ -146,6 +151,13 @@ def _read(paths: Sequence[Path]) -> list[Dataset]:
 def _number(headers: Sequence[Dataset], keyword: str) -> int:
     """The number in the first header; 0 where there is none that makes sense."""
     try:
-        return max(int(headers[0].get(keyword) or 0), 0)
-    except (IndexError, TypeError, ValueError):
+        return max(int(_text(headers[0], keyword)), 0)
+    except (IndexError, ValueError):
         return 0
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    """What stands there; nothing where that cannot be read, whatever pydicom raises for what a peer wrote."""
+    with suppress(Exception):
+        return str(header.get(keyword, ""))
+    return ""

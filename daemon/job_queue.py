@@ -149,6 +149,13 @@ class JobQueue:
             lambda database: arrivals.add_instance(database, self._clock(), job_id, incoming)
         )
 
+    def sent_again(self, incoming: IncomingInstance) -> None:
+        """Let a series wait on of which a known image came once more: its sender may have begun anew."""
+        which = incoming.series_instance_uid, incoming.calling_ae_title, incoming.called_ae_title
+        if self._shared.read(lambda database: arrivals.is_waiting(database, *which)):
+            with self._writing() as session:
+                series.wait_on(session, self._clock(), incoming)
+
     def set_aside(self, job_id: int, incoming: IncomingInstance, file_name: str) -> None:
         """Write down an image refused because the job holds other bytes under its UID; once per content."""
         with self._writing() as session:
@@ -370,6 +377,11 @@ class JobQueue:
         with self._reading() as session:
             return commitments.find_instances(session, sop_instance_uid)
 
+    def set_aside_from(self, calling_ae_title: str) -> frozenset[str]:
+        """SOP Instance UIDs under which a sender also sent bytes that were refused and set aside."""
+        with self._reading() as session:
+            return commitments.set_aside_from(session, calling_ae_title)
+
     # Operators
 
     def retry(self, job_id: int, by: str = "an operator") -> JobState:
@@ -517,6 +529,10 @@ class JobQueue:
     def jobs_of_patient(self, patient_id: str) -> list[JobRecord]:
         """Jobs that still name a Patient ID, oldest first."""
         return self._shared.read(lambda database: looking.of_patient(database, patient_id))
+
+    def jobs_of_several(self) -> list[JobRecord]:
+        """Jobs with files that may name another patient than their row does, oldest first."""
+        return self._shared.read(looking.of_several)
 
     def forget_patient(self, job_id: int, detail: str) -> None:
         """Purge a finished job whose files are gone, and leave nothing of its patient; repeatable.

@@ -23,6 +23,7 @@ _OPEN = f"""
         SELECT 1 FROM instances WHERE instances.job_id = jobs.id AND instances.sop_instance_uid = :sop
     ))) ORDER BY revision DESC LIMIT 1
 """  # noqa: S608 -- likewise
+_IS_WAITING = f"SELECT 1 FROM jobs WHERE {_OF_SERIES} AND state IN ('receiving', 'queued') LIMIT 1"  # noqa: S608 -- likewise
 _SAME = "SELECT sha256 FROM instances WHERE job_id = :job AND sop_instance_uid = :sop"
 _COUNT = """
     UPDATE jobs SET instance_count = instance_count + 1, byte_count = byte_count + :bytes, last_instance_at = :now
@@ -46,6 +47,12 @@ def place(database: sqlite3.Connection, series_uid: str, sop_uid: str, calling: 
     known = database.execute(_KNOWN, which).fetchone()
     receiving = database.execute(_OPEN, which).fetchone()
     return Place(KnownInstance(*known) if known else None, receiving[0] if receiving else None)
+
+
+def is_waiting(database: sqlite3.Connection, series_uid: str, calling: str, called: str) -> bool:
+    """Whether a job of a sender's series receives, or is queued and could receive again."""
+    which = {"series": series_uid, "calling": calling, "called": called}
+    return database.execute(_IS_WAITING, which).fetchone() is not None
 
 
 def add_instance(

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from daemon.job_queue_rows import Commitment, Instance, Job
+from daemon.job_queue_rows import Commitment, Instance, Job, SetAside
 from daemon.jobs import JobState
 
 _GONE = (JobState.CANCELLED, JobState.PURGED)
@@ -71,4 +71,12 @@ def find_instances(session: Session, sop_instance_uid: str) -> list[Instance]:
             .join(Job, Job.id == Instance.job_id)
             .where(Instance.sop_instance_uid == sop_instance_uid, Job.state.not_in(_GONE))
         )
+    )
+
+
+def set_aside_from(session: Session, calling_ae_title: str) -> frozenset[str]:
+    """SOP Instance UIDs under which a sender also sent bytes that were set aside, while the files are there."""
+    sent = select(SetAside.sop_instance_uid).join(Job, Job.id == SetAside.job_id)
+    return frozenset(
+        session.scalars(sent.where(SetAside.calling_ae_title == calling_ae_title, Job.state.not_in(_GONE)))
     )

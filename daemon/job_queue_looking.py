@@ -22,6 +22,7 @@ from daemon.job_records import (
     StructureRecord,
 )
 from daemon.jobs import DeliveryState, JobState
+from model.errors import ReasonCode
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -119,6 +120,13 @@ def is_purged(database: sqlite3.Connection, job_id: int) -> bool:
 def of_patient(database: sqlite3.Connection, patient_id: str) -> list[JobRecord]:
     """Jobs of a Patient ID, oldest first."""
     return _read(database, JobRecord, "WHERE patient_id = ? ORDER BY id", patient_id)
+
+
+def of_several(database: sqlite3.Connection) -> list[JobRecord]:
+    """Jobs whose files are there and may be of several patients: rejected for that, or with images set aside."""
+    is_mixed = "reason_code = ? OR EXISTS (SELECT 1 FROM set_asides WHERE job_id = jobs.id)"
+    which = f"WHERE state != ? AND ({is_mixed}) ORDER BY id"
+    return _read(database, JobRecord, which, JobState.PURGED.value, ReasonCode.MIXED_PATIENT.value)
 
 
 def of_job(database: sqlite3.Connection, kind: type[_Record], job_id: int) -> list[_Record]:

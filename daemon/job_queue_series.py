@@ -36,13 +36,24 @@ def open_for(session: Session, incoming: IncomingInstance) -> int | None:
     return session.scalar(newest.limit(1))
 
 
-def receive_again(session: Session, now: datetime, incoming: IncomingInstance) -> int | None:
+def receive_again(
+    session: Session, now: datetime, incoming: IncomingInstance, detail: str = "another image arrived"
+) -> int | None:
     """Return a job that is still queued to receiving; None where none is."""
     queued = in_state(session, incoming, JobState.QUEUED)
     if queued is not None:
-        which, detail = Job.id == queued, "another image arrived"
+        which = Job.id == queued
         move(session, now, which, JobState.QUEUED, JobState.RECEIVING, detail=detail, last_instance_at=now)
     return queued
+
+
+def wait_on(session: Session, now: datetime, incoming: IncomingInstance) -> None:
+    """Let a job of an image's series count its silence anew: the image is known, but its series is being sent."""
+    receiving = in_state(session, incoming, JobState.RECEIVING)
+    if receiving is None:
+        receive_again(session, now, incoming, "an image was sent again")
+    else:
+        get(session, receiving).last_instance_at = now
 
 
 def open_revision(

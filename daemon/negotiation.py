@@ -1,8 +1,8 @@
 """Association negotiation (PS3.8 section 9.3.2 to 9.3.4) by pynetdicom's rules: request, acceptance, rejection."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from struct import pack
+from struct import pack, unpack_from
 from typing import Any
 
 from pydicom.uid import UID
@@ -23,6 +23,10 @@ from daemon.pdata import AbortReason, PduType, ProtocolViolation
 
 MAX_REQUEST_BYTES = 2**20
 """128 presentation contexts with 30 transfer syntaxes each are a quarter of it."""
+
+_ITEMS_AT = 74
+_APPLICATION_CONTEXT, _PRESENTATION_CONTEXT, _USER_INFORMATION = 0x10, 0x20, 0x50
+_MAXIMUM_LENGTH, _ROLE_SELECTION = 0x51, 0x54
 
 _About = (
     MaximumLengthNotification | ImplementationClassUIDNotification | ImplementationVersionNameNotification
@@ -75,7 +79,7 @@ def read_proposal(pdu: bytes) -> Proposal:
     """Read an A-ASSOCIATE-RQ; raises ProtocolViolation."""
     try:
         request = A_ASSOCIATE_RQ()
-        request.decode(pdu)
+        request.decode(_with_what_is_heeded(pdu))
         primitive = request.to_primitive()
         return Proposal(
             calling=str(primitive.calling_ae_title).strip(),
@@ -92,6 +96,34 @@ def read_proposal(pdu: bytes) -> Proposal:
         raise ProtocolViolation(
             AbortReason.INVALID_PARAMETER_VALUE, "an A-ASSOCIATE-RQ that cannot be read"
         ) from error
+
+
+def _with_what_is_heeded(pdu: bytes) -> bytes:
+    """The request without items that change nothing here.
+
+    What is not recognised is to be ignored (PS3.8 sections 9.3.1 and D.2), and a vendor's mistake in what nobody
+    reads must not cost its association.
+    """
+    kept = [pdu[:_ITEMS_AT]]
+    for kind, item in _items(pdu[_ITEMS_AT:]):
+        if kind in {_APPLICATION_CONTEXT, _PRESENTATION_CONTEXT}:
+            kept.append(item)
+        elif kind == _USER_INFORMATION:
+            heeded = [each for sub, each in _items(item[4:]) if sub in {_MAXIMUM_LENGTH, _ROLE_SELECTION}]
+            kept += [pack(">BxH", kind, sum(map(len, heeded))), *heeded]
+    return b"".join(kept)
+
+
+def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and bytes of each item (PS3.8 section 9.3.2); raises ValueError where one reaches past the end."""
+    at = 0
+    while at < len(encoded):
+        kind, length = unpack_from(">BxH", encoded, at)
+        end = at + 4 + length
+        if end > len(encoded):
+            raise ValueError("an item reaches past the end")
+        yield kind, encoded[at:end]
+        at = end
 
 
 def accept(proposal: Proposal, ours: list[PresentationContext], max_pdu_bytes: int) -> Acceptance:

@@ -145,7 +145,8 @@ class Reception:
             elif known.sha256 == incoming.sha256:
                 job_id = known.job_id
                 self._completeness.fed(request.association_id, job_id)
-                self._restore_if_gone(job_id, incoming.sop_instance_uid, file)
+                self._restore_unless_sound(job_id, incoming, file)
+                self._queue.sent_again(incoming)
             else:
                 self._set_aside(known.job_id, incoming, file)
         log.debug(
@@ -178,11 +179,16 @@ class Reception:
                 self._spool.move_instance(sop_uid, former, job_id)
         raise Refusal(StorageStatus.OUT_OF_RESOURCES, "the series changed meanwhile; send again")
 
-    def _restore_if_gone(self, job_id: int, sop_uid: str, file: Arrival) -> None:
-        """Store a known image whose file somebody removed: a success promises that it is there."""
-        if not self._spool.instance_path(job_id, sop_uid).exists():
-            self._spool.store_arrival(job_id, sop_uid, file)
-            log.warning("instance_restored", job=job_id, instance=sop_uid)
+    def _restore_unless_sound(self, job_id: int, incoming: IncomingInstance, file: Arrival) -> None:
+        """Store a known image whose file is gone or damaged: a success promises that it is there."""
+        sop_uid = incoming.sop_instance_uid
+        if self._spool.digest(job_id, sop_uid) == incoming.sha256:
+            return
+        self._spool.restore(job_id, sop_uid, file)
+        if self._queue.is_purged(job_id):  # erased since it was known: nothing of it may stay
+            self._spool.purge(job_id)
+            raise Refusal(StorageStatus.OUT_OF_RESOURCES, "the series changed meanwhile; send again")
+        log.warning("instance_restored", job=job_id, instance=sop_uid)
 
     def _set_aside(self, job_id: int, incoming: IncomingInstance, file: Arrival) -> NoReturn:
         """Keep bytes that contradict what is stored under their UID, for a person to look at; then refuse."""
@@ -204,7 +210,7 @@ class _Arriving:
         self._beginning = bytearray()
         self._syntax = request.transfer_syntax_uid
         self.byte_count = 0
-        self._fault: Exception | None = _refused_at_once(request)
+        self._fault: Exception | None = _refused_at_once(request) or _without_room(spool)
         self._head = b"" if self._fault else _head(request)
 
     @property
@@ -273,6 +279,11 @@ def _refused_at_once(request: StoreRequest) -> Refusal | None:
     if not is_uid(request.sop_instance_uid):
         return Refusal(StorageStatus.INVALID_SOP_INSTANCE, "SOP Instance UID is not a UID")
     return None
+
+
+def _without_room(spool: Spool) -> StorageFull | None:
+    """What is said below the watermark, on associations that were open before too."""
+    return None if spool.has_room() else StorageFull("[storage] min_free_bytes is not free any more")
 
 
 def _refuse_contradictions(request: StoreRequest, header: InstanceHeader) -> None:

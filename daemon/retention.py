@@ -1,13 +1,18 @@
 """What may be purged and forgotten, and when: finished jobs after their days, earlier if room is short."""
 
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import structlog
+from pydicom.errors import InvalidDicomError
 
 from daemon.errors import IllegalTransition, StorageFull
+from daemon.instance_header import HeaderUnreadable, read_header
 from daemon.job_queue import JobQueue
 from daemon.job_queue_rows import Job
+from daemon.job_records import JobRecord
 from daemon.jobs import DECIDED, FINISHED, JobState
+from daemon.part10 import read_part10
 from daemon.spool import Spool
 
 _log = structlog.get_logger(__name__)
@@ -40,6 +45,27 @@ def forget_old(queue: JobQueue, now: datetime, identifiers_days: float) -> int:
     if forgotten := queue.forget_patients(now - timedelta(days=identifiers_days)):
         _log.info("patients_forgotten", jobs=forgotten)
     return forgotten
+
+
+def jobs_of_patient(queue: JobQueue, spool: Spool, patient_id: str) -> list[JobRecord]:
+    """Jobs whose row or files name a Patient ID, oldest first.
+
+    A row names the patient of the first image alone; of a series with several patients the files are searched.
+    """
+    named = {job.id: job for job in queue.jobs_of_patient(patient_id)}
+    for job in queue.jobs_of_several():
+        paths = spool.instance_paths(job.id) + spool.set_aside_paths(job.id)
+        if job.id not in named and any(_names(path, patient_id) for path in paths):
+            named[job.id] = job
+    return [named[number] for number in sorted(named)]
+
+
+def _names(path: Path, patient_id: str) -> bool:
+    try:
+        meta, dataset_bytes = read_part10(path)
+        return read_header(dataset_bytes, str(meta.TransferSyntaxUID)).patient_id == patient_id
+    except (OSError, InvalidDicomError, AttributeError, HeaderUnreadable):
+        return False
 
 
 def erase(queue: JobQueue, spool: Spool, job_id: int, detail: str) -> None:

@@ -57,7 +57,7 @@ def listen(config: Config) -> None:
         if tidied := spool.reconcile(queue.instance_uids):
             log.warning("spool_tidied", files=len(tidied), kept_in="unclaimed, but for what was half-written")
         query = SeriesQuery(config)
-        evidence = EvidenceGatherer(spool, config.series, query.ask, query.is_asked, utc_now)
+        evidence = EvidenceGatherer(queue, spool, config.series, query.ask, query.is_asked, utc_now)
         watch = ClockWatch(utc_now)
         completeness = Completeness(queue, config.series, utc_now, watch, evidence.about, evidence.forget)
         reception = Reception(queue, spool, completeness, config.storage.max_image_bytes)

@@ -21,7 +21,10 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
+from pydicom.errors import InvalidDicomError
+
 from daemon.errors import InstanceConflict
+from daemon.part10 import read_part10
 from daemon.spool_files import (
     Arrival,
     Content,
@@ -109,6 +112,24 @@ class Spool:
                 return path
         raise InstanceConflict(f"job {job_id} holds other bytes under {sop_uid}")
 
+    def restore(self, job_id: int, sop_uid: str, arrival: Arrival) -> None:
+        """Put what has arrived in the place of an image that is gone or damaged; raises StorageFull."""
+        path = self.instance_path(job_id, sop_uid)
+        with told_as_storage_full(path):
+            self._folder(job_id, "images")
+            arrival.sync()
+            arrival.path.replace(path)
+            sync_folder(path.parent)
+        arrival.discard()
+
+    def digest(self, job_id: int, sop_uid: str) -> str:
+        """SHA-256 of an image's data set as it lies on the disk; empty where it cannot be read."""
+        try:
+            _, dataset_bytes = read_part10(self.instance_path(job_id, sop_uid))
+        except (OSError, InvalidDicomError, AttributeError):
+            return ""
+        return hashlib.sha256(dataset_bytes).hexdigest()
+
     def remove_instance(self, job_id: int, sop_uid: str) -> None:
         """Remove an image that no row knows; repeatable."""
         path = self.instance_path(job_id, sop_uid)
@@ -122,6 +143,10 @@ class Spool:
     def instance_paths(self, job_id: int) -> list[Path]:
         """Images in a job's own folder, sorted by name; see `JobQueue.images` for all that it needs."""
         return sorted(self._images(job_id).glob("*.dcm"))
+
+    def set_aside_paths(self, job_id: int) -> list[Path]:
+        """Images that came under a known UID with other bytes, sorted by name."""
+        return sorted(self._job(job_id).glob("set_aside/*.dcm"))
 
     def job_numbers(self) -> list[int]:
         """Every job that has a folder."""

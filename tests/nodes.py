@@ -71,7 +71,7 @@ def receiving_node(
     spool.prepare()
     queue = open_queue(config.database.url, clock)
     query = SeriesQuery(config, QUERY_TIMEOUTS)
-    evidence = EvidenceGatherer(spool, config.series, query.ask, query.is_asked, clock)
+    evidence = EvidenceGatherer(queue, spool, config.series, query.ask, query.is_asked, clock)
     completeness = Completeness(queue, config.series, clock, None, evidence.about, evidence.forget)
     reception = Reception(queue, spool, completeness, config.storage.max_image_bytes)
     commitments = Commitments(queue, spool, clock)

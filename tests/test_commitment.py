@@ -6,6 +6,7 @@ import warnings
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Event
+from unittest.mock import patch
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -13,8 +14,9 @@ from pydicom.uid import CTImageStorage, MRImageStorage, generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
-from daemon.commitment import FailureReason, Reference, from_text
+from daemon.commitment import FailureReason, Reference, examine, from_text
 from daemon.commitment_reporter import CommitmentReporter
+from daemon.commitments import Commitments
 from tests.certificates import Authority
 from tests.nodes import a_config, receiving_node
 from tests.peers import LIMIT_SECONDS, free_port, send, wait_until
@@ -116,6 +118,44 @@ def test_what_is_gone_altered_unknown_or_of_another_class_is_not(tmp_path):
         other: FailureReason.CLASS_INSTANCE_CONFLICT,
         "1.2.3.999": FailureReason.NO_SUCH_OBJECT_INSTANCE,
     }
+
+
+def test_bytes_that_were_refused_are_not_committed_by_those_that_were_not(tmp_path):
+    """Whoever sent other bytes under one UID may mean these, and delete the only copy."""
+    with node_with_images(tmp_path) as (node, (first, second, _)):
+        path = node.spool.instance_path(1, first)
+        corrected = dcmread(path)
+        corrected.PixelData = bytes(len(corrected.PixelData))
+        corrected.save_as(tmp_path / "corrected.dcm")
+        assert send([tmp_path / "corrected.dcm"], port=node.port, calling="CT1", called="OARLOCK") == [0x0111]
+        references = [Reference(CTImageStorage, uid) for uid in (first, second)]
+
+        verdict = examine(node.queue, node.spool, references, "CT1")
+
+        assert verdict.committed == (references[1],)
+        assert verdict.failed == ((references[0], FailureReason.PROCESSING_FAILURE),)
+        assert not examine(node.queue, node.spool, references, "CT2").failed
+
+
+def test_an_answer_that_is_taken_late_is_taken(tmp_path):
+    """A slow archive's response ends neither the association nor the request."""
+    answered, reported = [], []
+    with node_with_images(tmp_path) as (node, uids):
+        told = patch.object(
+            node.queue, "commitment_answered", side_effect=lambda *all_: answered.append(all_)
+        )
+        with told:
+            commitments = Commitments(node.queue, node.spool, lambda: datetime.now(UTC))
+            pending = commitments.accept(
+                question([(CTImageStorage, uid) for uid in uids], "1.2.3"), ("CT1", "OARLOCK"), "127.0.0.1"
+            )
+            commitments.answer(pending, lambda *told: reported.append(told))
+            ((_, event_type, late),) = reported
+            assert (event_type, answered) == (1, [])
+            late(0x0110)
+            assert answered == []
+            late(0x0000)
+    assert answered == [(pending.number, "answered on the association of the request")]
 
 
 def test_a_client_that_hangs_up_is_called_back(tmp_path):

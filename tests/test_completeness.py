@@ -8,6 +8,7 @@ import pytest
 from daemon.completeness import Completeness
 from daemon.config import Series
 from daemon.errors import StorageFull
+from daemon.evidence import NOTHING
 from daemon.jobs import JobState
 from tests.job_rows import Clock, image, queue_in
 
@@ -168,6 +169,20 @@ def test_a_job_cancelled_between_listing_and_completion_is_left_alone(bench, mon
     monkeypatch.setattr(bench.queue, "receiving_jobs", lambda: listed)
 
     assert bench.state_after(job, seconds=QUIET) == JobState.CANCELLED
+
+
+def test_a_series_that_cannot_be_judged_does_not_keep_others_waiting(bench):
+    first, second = bench.feed(2, 1), bench.feed(2, 2, series="1.2.4")
+
+    def evidence(job):
+        if job.id == first:
+            raise OverflowError("whatever a peer wrote into its images")
+        return NOTHING
+
+    bench.completeness = Completeness(bench.queue, Series(quiet_seconds=QUIET), bench.clock, None, evidence)
+
+    assert bench.state_after(second, seconds=QUIET) == JobState.QUEUED
+    assert bench.queue.job(first).state == JobState.RECEIVING
 
 
 def test_a_full_disk_does_not_end_the_listener(bench, monkeypatch):

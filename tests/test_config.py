@@ -267,6 +267,11 @@ def test_relative_paths_start_at_the_file(tmp_path, monkeypatch):
     assert config.model.bundle == tmp_path / "../weights"
 
 
+PIN = f'certificate_sha256="{"0" * 64}"'
+ASKS_NOBODY = '[tls]\ncertificate = "c"\nkey = "k"\nrequire_peer_certificate = false\n'
+PINNED_PEER = f'[[peers]]\nae_title = "A"\ncertificates_sha256 = ["{"0" * 64}"]'
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -296,6 +301,14 @@ def test_relative_paths_start_at_the_file(tmp_path, monkeypatch):
         (
             'storage.root = "{root}"\n[[peers]]\nae_title = "A"\n[[peers]]\nae_title = "A"',
             "put the hosts of both into one",
+        ),
+        (
+            '[storage]\nroot = "{root}"\n[[destinations]]\nname="A"\nae_title="A"\nhost="h"\nport=1\n' + PIN,
+            "tls = true is missing: without it certificate_sha256 is never looked at",
+        ),
+        (
+            'storage.root = "{root}"\n' + ASKS_NOBODY + PINNED_PEER,
+            'nobody could be peer "A"',
         ),
         (
             '[storage]\nroot = "{root}"\n[[destinations]]\nname="A/B"\nae_title="A"\nhost="h"\nport=1',

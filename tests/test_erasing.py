@@ -8,6 +8,7 @@ import pytest
 from daemon.jobs import JobState
 from daemon.retention import forget_old, purge_old
 from tests.command import Oarlock, write_config
+from tests.instances import ct_instance
 from tests.job_rows import claimed, delivered, held, image, queued
 from tests.stored import store_image
 
@@ -65,6 +66,25 @@ def test_all_jobs_of_a_patient_are_erased_and_nobody_elses(oarlock, queue, tmp_p
     assert [queue.job(job).patient_id for job in (first, second, other)] == ["", "", "4711"]
     assert traces(tmp_path) == set()
     assert oarlock("erase", "--patient", "ID-90125", "--yes").code == 2
+
+
+@pytest.mark.parametrize("how", ["among those of another patient", "set aside"])
+def test_images_of_the_patient_in_jobs_of_another_are_found_and_erased(oarlock, queue, spool, how):
+    """A job's row names the patient of its first image alone."""
+    job = claimed(queue, patient_id="4711")
+    queue.reject(job, "worker-1", "not-ct" if how == "set aside" else "mixed-patient", "as it is")
+    arrival = spool.arrive()
+    arrival.write(ct_instance("1.2.3", 7, PatientID="ID-90125").file_bytes)
+    if how == "set aside":
+        name = spool.set_aside_arrival(job, arrival)
+        queue.set_aside(job, image(1), name)
+    else:
+        spool.store_arrival(job, "1.2.3.7", arrival)
+
+    assert oarlock("erase", "--patient", "ID-90125", "--yes").code == 0
+
+    assert spool.instance_paths(job) + spool.set_aside_paths(job) == []
+    assert queue.job(job).state is JobState.PURGED
 
 
 def test_what_nobody_claims_is_not_searched_and_that_is_said(oarlock, queue, spool):

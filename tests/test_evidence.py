@@ -1,10 +1,14 @@
 """What is known about the number of images decides how long a series waits, and never starts half a series."""
 
+import struct
 import threading
 from contextlib import contextmanager
+from unittest.mock import patch
 
 import pytest
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
@@ -179,6 +183,35 @@ def test_the_counts_of_the_images_are_read_where_they_are_believed(tmp_path):
     assert header_evidence(senseless, ["series"]) is None
     assert header_evidence([unreadable], ["series", "acquisition"]) is None
     assert header_evidence([], ["series", "acquisition"]) is None
+
+
+@pytest.mark.parametrize(
+    ("vr", "told"),
+    [("IS", "1e999"), ("DS", "inf"), ("DS", "9" * 5000), ("FD", float("inf")), ("ZZ", "x"), ("IS", "1\\2")],
+)
+def test_a_count_that_is_no_number_is_no_evidence(vr, told):
+    """One such image must not end the listener, again and again, for everybody."""
+    header = Dataset()
+    for tag in (0x00201209, 0x00201002, 0x00200012):
+        value = told.encode() if isinstance(told, str) else struct.pack("<d", told)
+        header[tag] = RawDataElement(
+            BaseTag(tag), vr, len(value), value, 0, is_implicit_VR=False, is_little_endian=True
+        )
+    with patch("daemon.evidence._read", return_value=[header]):
+        assert header_evidence([], ["series", "acquisition"]) is None
+
+
+def test_all_acquisitions_of_a_series_are_counted_in_a_late_revision_too(tmp_path):
+    """The first revision holds one acquisition whole, the second begins another: more of it is to come."""
+    with node_of(tmp_path, believed_counts=("acquisition",)) as (node, clock):
+        first = sent(node, tmp_path / "first", 2, AcquisitionNumber=1, ImagesInAcquisition=2)
+        node.queue.complete(first, "all there")
+        node.queue.claim("w", 60)
+        late = ct_instance(SERIES, 9, AcquisitionNumber=2, ImagesInAcquisition=2).write(tmp_path)
+        assert send([late], port=node.port, calling="CT1") == [0]
+        wait_until(lambda: not node.listener.open_associations, "the end of the association")
+        clock.forward(seconds=QUIET)
+        assert look(node, 2).awaits == "3 of 4 images (Images in Acquisition)"
 
 
 def test_a_series_whose_images_tell_more_waits_and_is_rejected_visibly_and_can_be_retried(tmp_path):

@@ -53,6 +53,30 @@ def test_a_proposal_without_a_syntax_is_hung_up_on_though_its_sender_stays(node,
 
 
 @pytest.mark.parametrize(
+    ("user", "more"),
+    [
+        (pdus.item(0x5F, b"of a later edition"), b""),
+        (pdus.item(0xFF, b"of a vendor"), b""),
+        (pdus.item(0x58, b"\6\0\0\4name\0\0"), b""),
+        (pdus.item(0x55, b"VENDOR\0"), b""),
+        (b"", pdus.item(0x60, b"of a later edition")),
+    ],
+    ids=["unknown sub-item", "private sub-item", "unknown identity", "a version with NUL", "unknown item"],
+)
+def test_what_is_not_recognised_in_a_proposal_is_ignored(node, user, more):
+    context = pdus.item(
+        0x20, b"\1\0\0\0" + pdus.item(0x30, pdus.VERIFICATION) + pdus.item(0x40, pdus.EXPLICIT)
+    )
+    told = pdus.item(0x51, b"\0\0\x40\0") + pdus.item(0x52, b"1.2.3") + user
+    items = pdus.item(0x10, b"1.2.840.10008.3.1.1.1") + context + more + pdus.item(0x50, told)
+    proposal = pdus.pdu(pdus.ASSOCIATE_RQ, pdus.associate_rq()[6:74] + items)
+
+    with socket.create_connection(("127.0.0.1", node.port), LIMIT_SECONDS) as connection:
+        connection.sendall(proposal)
+        assert connection.recv(1) == bytes([pdus.ASSOCIATE_AC])
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         [(0x0002, pdus.VERIFICATION), (0x0100, pdus.short(0x0030))],

@@ -194,6 +194,62 @@ def test_a_success_is_true_again_where_somebody_removed_the_file(bench):
     assert bench.images(1) == [instance.sop_instance_uid]
 
 
+@pytest.mark.parametrize("damage", [lambda _: b"", lambda stored: stored[:-1] + bytes([stored[-1] ^ 1])])
+def test_a_damaged_image_that_is_sent_again_is_mended(bench, damage):
+    """Its sender was told by a storage commitment that it is not safe, and asks nothing better than to send it."""
+    instance = ct_instance(SERIES)
+    bench.store(instance)
+    (file,) = bench.spool.instance_paths(1)
+    stored = file.read_bytes()
+    file.write_bytes(damage(stored))
+
+    assert bench.store(instance).status is StorageStatus.SUCCESS
+
+    assert file.read_bytes() == stored
+    assert list(bench.folder.rglob("*.part")) == []
+
+
+def test_an_image_sent_again_while_it_is_erased_leaves_nothing_of_the_patient(bench, monkeypatch):
+    instance = ct_instance(SERIES)
+    bench.store(instance)
+    bench.deliver(1)
+    erased = bench.queue.job(1)
+
+    def erase_meanwhile(*_):
+        bench.queue.purged(erased, "erased")
+        bench.spool.purge(1)
+        return ""
+
+    monkeypatch.setattr(bench.spool, "digest", erase_meanwhile)
+
+    assert bench.store(instance).status is StorageStatus.OUT_OF_RESOURCES
+    assert bench.spool.instance_paths(1) == []
+    assert bench.store(instance).status is StorageStatus.SUCCESS
+    assert bench.images(2) == [instance.sop_instance_uid]
+
+
+def test_a_series_sent_anew_from_its_start_waits_for_its_end(bench):
+    """A router that begins again sends what is known first: no silence, whatever its associations are."""
+    bench.completeness = Completeness(bench.queue, Series(quiet_seconds=60), bench.clock)
+    first, second = ct_instance(SERIES, 1), ct_instance(SERIES, 2)
+    for instance in (first, second):
+        bench.store(instance)
+    bench.clock.forward(seconds=59)
+    bench.store(first)
+    bench.clock.forward(seconds=59)
+    assert bench.completeness.tick() == 0
+    bench.clock.forward(seconds=1)
+    assert bench.completeness.tick() == 1
+
+    bench.store(second)
+
+    job = bench.queue.job(1)
+    assert (job.state, job.instance_count) == (JobState.RECEIVING, 2)
+    assert bench.queue.events(1)[-1].detail == "an image was sent again"
+    bench.clock.forward(seconds=60)
+    assert bench.completeness.tick() == 1
+
+
 def test_an_image_that_was_never_acknowledged_blocks_no_other_content(bench, monkeypatch):
     instance = ct_instance(SERIES)
     with monkeypatch.context() as trouble:
@@ -493,6 +549,15 @@ def test_a_disk_that_refuses_to_write_is_answered_as_out_of_resources_and_leaves
     assert "send again" in answer.comment
     assert bench.queue.instances(1) == []
     assert [line["event"] for line in logged] == ["instance_refused"]
+
+
+def test_below_the_watermark_no_image_is_taken_on_an_association_that_is_open(bench, monkeypatch):
+    bench.store(ct_instance(SERIES, 1))
+    monkeypatch.setattr(bench.spool, "has_room", lambda: False)
+
+    assert bench.store(ct_instance(SERIES, 2)).status is StorageStatus.OUT_OF_RESOURCES
+    assert bench.images(1) == [f"{SERIES}.1"]
+    assert list(bench.folder.rglob("*.part")) == []
 
 
 def test_a_disk_that_refuses_as_it_begins_to_write_is_believed_at_once(bench, monkeypatch):
