@@ -286,6 +286,16 @@ def with_a_gap(dataset: Dataset) -> None:
     dataset.ROIContourSequence[0].ContourSequence = [c for c in kept if float(c.ContourData[2]) != heights[3]]
 
 
+def with_a_line(dataset: Dataset) -> None:
+    drawn = dataset.ROIContourSequence[0].ContourSequence
+    z = sorted({float(contour.ContourData[2]) for contour in drawn})[3]
+    with_a_gap(dataset)
+    line = Dataset()
+    line.ContourGeometricType, line.NumberOfContourPoints = "CLOSED_PLANAR", 3
+    line.ContourData = [0.1, 0.1, z, 20.1, 0.1, z, 10.1, 0.1, z]
+    dataset.ROIContourSequence[0].ContourSequence.append(line)
+
+
 def all_elsewhere(dataset: Dataset) -> None:
     for contour in dataset.ROIContourSequence[0].ContourSequence:
         contour.ContourData = [
@@ -308,6 +318,7 @@ def twice(dataset: Dataset) -> None:
         (between_slices, "contours lie on no slice, up to 1.50 mm off"),
         (on_another_image, "on another slice than the image they refer to"),
         (with_a_gap, "1 slices between the first and the last contour have none"),
+        (with_a_line, "1 slices between the first and the last contour have none, or none that encloses"),
         (all_elsewhere, "beyond the first and last slice"),
         (emptied, "no contours"),
         (twice, "2 ROIs draw this organ"),
@@ -343,6 +354,18 @@ def test_points_among_contours_are_passed_over_and_said(tmp_path: Path) -> None:
 
     assert np.array_equal(full(case, "Brain"), MASKS["Brain"].full())
     assert "1 × POINT passed over" in reasons(report, Outcome.REMARK)
+
+
+def test_a_contour_that_is_there_twice_counts_once_and_is_said(tmp_path: Path) -> None:
+    """Copies would cancel each other, and the slice would teach that the organ is not there."""
+    rois = contours()
+    rois["Gehirn"] = [*rois["Gehirn"], rois["Gehirn"][3], np.roll(rois["Gehirn"][5], 4, axis=0)[::-1]]
+    write_structure_set(tmp_path / "RS.dcm", linked(tmp_path / "CT"), rois)
+
+    [(_, case)], report = packed(tmp_path)
+
+    assert np.array_equal(full(case, "Brain"), MASKS["Brain"].full())
+    assert "2 × contour that is there twice passed over" in reasons(report, Outcome.REMARK)
 
 
 def test_an_organ_on_the_wrong_side_is_left_out(tmp_path: Path) -> None:

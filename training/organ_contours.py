@@ -1,5 +1,6 @@
 """The contours of one ROI as a mask on its CT, or the reason why they make none that could be taught."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,17 +33,21 @@ class OrganMask:
 def organ_mask(roi: Roi, volume: CTVolume) -> OrganMask:
     """Fill the contours of a ROI by the code that fills them everywhere else.
 
-    Points and contours of fewer than three points enclose nothing and are passed over. Contours beyond the first
-    or last slice are cut off, as the organ is.
+    Points and contours of fewer than three points enclose nothing and are passed over. So is a contour that is
+    there twice: by the odd number around a voxel the two would enclose nothing. Contours beyond the first or last
+    slice are cut off, as the organ is.
 
     Raises
     ------
     RoiUnusableError
-        Open contours, contours between slices, across slices or on other slices than they say, slices left out
-        between contoured ones, or no contours at all.
+        Open contours, contours between slices, across slices or on other slices than they say, slices between
+        filled ones that are not, or no contours at all.
     """
-    closed = [contour for contour in roi.contours if contour.kind in CLOSED and len(contour.points_mm) >= 3]
-    passed_over = _passed_over(roi)
+    drawn = [contour for contour in roi.contours if contour.kind in CLOSED and len(contour.points_mm) >= 3]
+    closed = _without_copies(drawn)
+    copies = len(drawn) - len(closed)
+    twice = (f"{copies} × contour that is there twice passed over",) if copies else ()
+    passed_over = (*_passed_over(roi), *twice)
     if not closed:
         raise RoiUnusableError("; ".join(("no contours", *passed_over)))
     offsets = [_plane_mm(contour, volume.grid) for contour in closed]
@@ -50,7 +55,6 @@ def organ_mask(roi: Roi, volume: CTVolume) -> OrganMask:
     if (slices < 0).all():
         raise RoiUnusableError("all contours lie beyond the first and last slice of the CT")
     _require_own_slices(closed, slices, volume)
-    _require_no_gaps(slices)
     filled = fill(
         (
             Contour(int(index), volume.grid.to_pixel(int(index), contour.points_mm))
@@ -61,6 +65,7 @@ def organ_mask(roi: Roi, volume: CTVolume) -> OrganMask:
     )
     if filled.is_empty:
         raise RoiUnusableError("the contours enclose no voxel")
+    _require_no_gaps(filled)
     beyond = int((slices < 0).sum())
     cut = (f"{beyond} of {len(slices)} contours lie beyond the CT",) if beyond else ()
     return OrganMask(filled, (*passed_over, *cut))
@@ -81,6 +86,11 @@ def _passed_over(roi: Roi) -> tuple[str, ...]:
     if scraps:
         words.append(f"{scraps} × contour of fewer than 3 points passed over")
     return tuple(words)
+
+
+def _without_copies(contours: Iterable[RoiContour]) -> list[RoiContour]:
+    """Each contour once, wherever it begins and whichever way round it runs."""
+    return [*{frozenset(map(tuple, contour.points_mm)): contour for contour in contours}.values()]
 
 
 def _plane_mm(contour: RoiContour, grid: SliceGrid) -> float:
@@ -119,9 +129,10 @@ def _require_own_slices(closed: list[RoiContour], slices: NDArray[np.intp], volu
         )
 
 
-def _require_no_gaps(slices: NDArray[np.intp]) -> None:
-    """Refuse an organ of which slices in between were not contoured: they are not empty, but not known."""
-    drawn = np.unique(slices[slices >= 0])
-    missing = int(drawn[-1] - drawn[0]) + 1 - len(drawn)
+def _require_no_gaps(filled: Mask) -> None:
+    """Refuse an organ of which slices in between are empty: the organ is there, but where is not known."""
+    missing = int(np.count_nonzero(~filled.voxels.any(axis=(1, 2))))
     if missing:
-        raise RoiUnusableError(f"{missing} slices between the first and the last contour have none")
+        raise RoiUnusableError(
+            f"{missing} slices between the first and the last contour have none, or none that encloses a voxel"
+        )
