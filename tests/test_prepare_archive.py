@@ -424,6 +424,63 @@ def test_of_several_structure_sets_the_approved_or_else_the_latest_is_taken(
     assert reasons(report)
 
 
+def drawn_by(
+    algorithm: str, written: str, approval: str = "", manufacturer: str = ""
+) -> Callable[[Dataset], None]:
+    def change(dataset: Dataset) -> None:
+        dated(written, approval)(dataset)
+        dataset.Manufacturer = manufacturer
+        for roi in dataset.StructureSetROISequence:
+            roi.ROIGenerationAlgorithm = algorithm
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "taken", "said"),
+    [
+        (drawn_by("AUTOMATIC", "20250201"), "Brain", "a hand-drawn structure set of the same CT was taken"),
+        (drawn_by("AUTOMATIC", "20250201", "APPROVED"), "SpinalCord", "an approved structure set"),
+        (drawn_by("AUTOMATIC", "20250201", "", "oarlock"), "Brain", "oarlock wrote it itself"),
+        (drawn_by("AUTOMATIC", "20250201", "APPROVED", "oarlock"), "SpinalCord", "an approved structure set"),
+        (drawn_by("MANUAL", "20250201", "", "Varian"), "SpinalCord", "a later structure set"),
+    ],
+)
+def test_what_a_program_drew_is_not_learned_before_what_people_drew(
+    tmp_path: Path, change: Callable[[Dataset], None], taken: str, said: str
+) -> None:
+    """It may be the network's own mistakes; an approval is a person's word for it."""
+    files = linked(tmp_path / "CT")
+    write_structure_set(
+        tmp_path / "1.dcm", files, {"Brain": contours()["Gehirn"]}, change=drawn_by("MANUAL", "20250101")
+    )
+    write_structure_set(tmp_path / "2.dcm", files, {"Cord": contours()["Moelle"]}, change=change)
+
+    [(_, case)], report = packed(tmp_path)
+
+    assert set(case.known) == {taken}
+    assert said in reasons(report)
+
+
+def test_contours_of_a_program_alone_are_learned_and_pointed_out(tmp_path: Path) -> None:
+    """Unless it was oarlock: from itself it learns nothing."""
+    files = linked(tmp_path / "CT")
+    write_structure_set(tmp_path / "RS.dcm", files, contours(), change=drawn_by("AUTOMATIC", "20250101"))
+
+    cases, report = packed(tmp_path)
+
+    assert len(cases) == 1
+    assert "RS.dcm |  | a program drew all of it" in reasons(report, Outcome.REMARK)
+
+    write_structure_set(
+        tmp_path / "RS.dcm", files, contours(), change=drawn_by("AUTOMATIC", "20250101", "", "oarlock")
+    )
+    cases, report = packed(tmp_path)
+
+    assert not cases
+    assert "no structure set to learn from was drawn on it" in reasons(report)
+
+
 def patients(root: Path, seeds: Sequence[int]) -> None:
     """Several patients with two CTs each, every file in one folder."""
     for seed in seeds:

@@ -24,6 +24,9 @@ from training.volumes import LENGTH_ORGANS, Upright, known_ranges, upright
 
 GROUP = "archive"
 
+OWN = "oarlock"
+"""Manufacturer of the structure sets that the daemon writes."""
+
 WRONG_SIDE_MM = 15.0
 """An organ of one side whose middle lies this far on the other side of the body's middle is on the wrong side."""
 
@@ -98,27 +101,55 @@ def _match_all(index: ArchiveIndex, report: Report) -> dict[str, list[Candidate]
 def _chosen(
     candidates: list[Candidate], index: ArchiveIndex, report: Report, subject: str
 ) -> Candidate | None:
-    """The structure set to learn from: the approved one, else the latest; none where that does not decide."""
-    usable = [each for each in candidates if each.structure_set.approval != "REJECTED"]
+    """The structure set to learn from, the first by `_rank`; none where that does not decide."""
+    usable = []
     for each in candidates:
-        if each not in usable:
-            report.left_out(index.name(each.header.path), "it was rejected (Approval Status)")
+        if why := _why_not(each.structure_set):
+            report.left_out(index.name(each.header.path), why)
+        else:
+            usable.append(each)
     if not usable:
-        report.left_out(subject, "no structure set was drawn on it")
+        report.left_out(subject, "no structure set to learn from was drawn on it")
         return None
-    approved = [each for each in usable if each.structure_set.approval == "APPROVED"]
-    latest = sorted(approved or usable, key=lambda each: each.structure_set.written)
-    if len(latest) > 1 and latest[-1].structure_set.written == latest[-2].structure_set.written:
-        names = ", ".join(index.name(each.header.path) for each in latest)
+    *_, best = sorted(usable, key=lambda each: _rank(each.structure_set))
+    alike = [each for each in usable if _rank(each.structure_set) == _rank(best.structure_set)]
+    if len(alike) > 1:
+        names = ", ".join(index.name(each.header.path) for each in alike)
         report.left_out(
-            subject, f"{len(latest)} structure sets, none approved alone or later than the others: {names}"
+            subject, f"{len(alike)} structure sets, none approved alone or later than the others: {names}"
         )
         return None
     for each in usable:
-        if each is not latest[-1]:
-            better = "an approved" if approved and each not in approved else "a later"
+        if each is not best:
+            better = _better(best.structure_set, each.structure_set)
             report.left_out(index.name(each.header.path), f"{better} structure set of the same CT was taken")
-    return latest[-1]
+    if best.structure_set.is_automatic:
+        report.remark(
+            index.name(best.header.path), "a program drew all of it (ROI Generation Algorithm): look at it"
+        )
+    return best
+
+
+def _why_not(structure_set: StructureSet) -> str:
+    """Why nothing is to be learned from a structure set; empty if it is not so."""
+    if structure_set.approval == "REJECTED":
+        return "it was rejected (Approval Status)"
+    if structure_set.manufacturer == OWN and structure_set.approval != "APPROVED":
+        return "oarlock wrote it itself, and nobody approved it (Manufacturer, Approval Status)"
+    return ""
+
+
+def _rank(structure_set: StructureSet) -> tuple[bool, bool, str]:
+    """Approved ones sort last, before them those that people drew, and the later behind the earlier."""
+    return structure_set.approval == "APPROVED", not structure_set.is_automatic, structure_set.written
+
+
+def _better(taken: StructureSet, other: StructureSet) -> str:
+    """What a structure set is that was taken before another."""
+    (approved, drawn, _), (other_approved, other_drawn, _) = _rank(taken), _rank(other)
+    if approved and not other_approved:
+        return "an approved"
+    return "a hand-drawn" if drawn and not other_drawn else "a later"
 
 
 def _one_patient(headers: list[Header], report: Report, subject: str) -> str:

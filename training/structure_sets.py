@@ -37,11 +37,12 @@ class RoiContour:
 
 @dataclass(frozen=True, eq=False)
 class Roi:
-    """One ROI, with an empty frame of reference where it names none."""
+    """One ROI; frame of reference and ROI Generation Algorithm are empty where it names none."""
 
     number: int
     name: str
     frame_of_reference_uid: str
+    generation_algorithm: str
     contours: tuple[RoiContour, ...]
 
 
@@ -51,8 +52,8 @@ class StructureSet:
 
     Parameters
     ----------
-    approval
-        Approval Status, empty if the file has none.
+    manufacturer, approval
+        Manufacturer and Approval Status, empty if the file has none.
     written
         Structure Set Date and Time as they stand there; later ones sort behind.
     frames, series_uids, image_uids
@@ -60,11 +61,17 @@ class StructureSet:
     """
 
     rois: tuple[Roi, ...]
+    manufacturer: str
     approval: str
     written: str
     frames: frozenset[str]
     series_uids: frozenset[str]
     image_uids: frozenset[str]
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether a program drew all that is drawn, as the file says."""
+        return all(roi.generation_algorithm == "AUTOMATIC" for roi in self.rois if roi.contours)
 
 
 def read_structure_set(path: Path) -> StructureSet:
@@ -106,6 +113,7 @@ def _structure_set(dataset: Dataset) -> StructureSet:
             int(item.ROINumber),
             str(item.get("ROIName") or ""),
             str(item.get("ReferencedFrameOfReferenceUID") or ""),
+            str(item.get("ROIGenerationAlgorithm") or "").strip(),
             contours.get(int(item.ROINumber), ()),
         )
         for item in dataset.get("StructureSetROISequence") or ()
@@ -118,6 +126,7 @@ def _structure_set(dataset: Dataset) -> StructureSet:
     series = [each for frame in frames for each in _series(frame)]
     return StructureSet(
         rois,
+        manufacturer=str(dataset.get("Manufacturer") or "").strip(),
         approval=str(dataset.get("ApprovalStatus") or "").strip(),
         written=f"{dataset.get('StructureSetDate') or ''} {dataset.get('StructureSetTime') or ''}".strip(),
         frames=frozenset(str(frame.get("FrameOfReferenceUID") or "") for frame in frames)
