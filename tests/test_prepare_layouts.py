@@ -113,6 +113,22 @@ def test_an_empty_label_is_absent_only_if_that_is_declared(tmp_path: Path) -> No
     assert "declared absent: one of both is wrong" in left_out(report)
 
 
+def test_a_case_with_ignored_voxels_is_left_out(tmp_path: Path) -> None:
+    """They would be taught as places without any organ."""
+    file = nnunet(tmp_path) / "dataset.json"
+    about = json.loads(file.read_text())
+    about["labels"]["ignore"] = 5
+    file.write_text(json.dumps(about))
+    write(tmp_path / "labelsTr/A.nii.gz", LEFT + 5 * RIGHT)
+    report = Report()
+
+    cases = [case.name for _, case in nnunet_cases(tmp_path, Choices(NAMES), report)]
+
+    assert cases == ["B"]
+    assert "A |  | voxels are labelled ignore" in left_out(report)
+    assert "'ignore'" not in left_out(report)
+
+
 def test_a_broken_image_costs_its_own_case_only(tmp_path: Path) -> None:
     """The file is named, the other case is packed."""
     file = nnunet(tmp_path) / "imagesTr" / "A_0000.nii.gz"

@@ -23,6 +23,8 @@ from training.volumes import (
 )
 
 GROUP = "nnunet"
+IGNORE = "ignore"
+"""nnU-Net's name of the label that leaves a voxel out of the loss."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,15 @@ class Dataset:
     ----------
     values
         Organ to the label values that make it up (a region in nnU-Net's words).
+    ignored
+        Values of the voxels of which nobody said what they are; none in most data sets.
     present
         Case to the label names that were contoured there; a case that is not listed has all of them.
     """
 
     ending: str
     values: Mapping[str, tuple[int, ...]]
+    ignored: tuple[int, ...]
     organ_of_label: Mapping[str, str]
     present: Mapping[str, frozenset[str]]
 
@@ -48,6 +53,7 @@ def nnunet_cases(root: Path, choices: Choices, report: Report) -> Iterator[Prepa
 
     Without present_labels.json every label is taken to have been contoured in every case: what is empty there
     would then be taught as absent, so an organ that a case does not have is left out of it instead.
+    Cases with voxels of nnU-Net's label `ignore` are left out: what is there would be taught as no organ.
 
     Raises
     ------
@@ -67,6 +73,9 @@ def nnunet_cases(root: Path, choices: Choices, report: Report) -> Iterator[Prepa
             continue
         if not Grid(image.shape, frame).holds(labels, label_frame):
             report.left_out(name, "its labels do not lie on the grid of the image")
+            continue
+        if np.isin(labels, dataset.ignored).any():
+            report.left_out(name, "voxels are labelled ignore: which organ is there is not known")
             continue
         declared = choices.absent.get(name, frozenset())
         drawn = _masks(name, labels, dataset, declared, report)
@@ -106,7 +115,7 @@ def _dataset(root: Path, names: RoiNames, report: Report) -> Dataset:
     values: dict[str, tuple[int, ...]] = {}
     organs: dict[str, str] = {}
     for label, value in about["labels"].items():
-        if label == "background":
+        if label in {"background", IGNORE}:
             continue
         mapped = names.map(label)
         if mapped.organ is None:
@@ -121,6 +130,7 @@ def _dataset(root: Path, names: RoiNames, report: Report) -> Dataset:
     return Dataset(
         about.get("file_ending", ".nii.gz"),
         values,
+        _values(about["labels"].get(IGNORE, ()), root),
         organs,
         {case: frozenset(had) for case, had in present.items()},
     )
@@ -128,7 +138,7 @@ def _dataset(root: Path, names: RoiNames, report: Report) -> Dataset:
 
 def _values(value: object, root: Path) -> tuple[int, ...]:
     """The voxels' values of a label, or of several regions that make it."""
-    several = value if isinstance(value, list) else [value]
+    several = value if isinstance(value, list | tuple) else [value]
     try:
         return tuple(map(int, several))
     except (TypeError, ValueError) as error:
