@@ -380,6 +380,25 @@ def test_an_organ_on_the_wrong_side_is_left_out(tmp_path: Path) -> None:
     assert reasons(report).count("the wrong side") == 2
 
 
+def moved(points: list[Points], left_mm: float) -> list[Points]:
+    return [contour + np.array([left_mm, 0, 0]) for contour in points]
+
+
+@pytest.mark.parametrize(("left", "right"), [(-8, 8), (-20, -60), (60, 20)])
+def test_of_a_pair_that_may_be_exchanged_neither_is_taught(tmp_path: Path, left: float, right: float) -> None:
+    """Near the middle, or in a picture whose middle is another's, each alone would pass for its name."""
+    middle = {name: np.concatenate(contours()[name])[:, 0].mean() for name in ("Parotis li.", "R Parotid")}
+    rois = contours()
+    for name, x in (("Parotis li.", left), ("R Parotid", right)):
+        rois[name] = moved(rois[name], x - middle[name])
+    write_structure_set(tmp_path / "RS.dcm", linked(tmp_path / "CT"), rois)
+
+    [(_, case)], report = packed(tmp_path)
+
+    assert set(case.known) == {"Brain", "SpinalCord"}
+    assert all(f"| Parotid_{side} |" in reasons(report) for side in "LR")
+
+
 def test_names_that_are_not_mapped_are_listed(tmp_path: Path) -> None:
     """Margins and unknown names are said, not guessed."""
     rois = contours() | {"SpinalCord_PRV": contours()["Moelle"], "Thing": contours()["Gehirn"]}

@@ -261,6 +261,25 @@ def test_openkbp_csv_files_stand_upright(tmp_path: Path) -> None:
     assert case.known["SpinalCord^Clin"] == pytest.approx(((69.5 - 63.5) * 2.5, (84.5 - 63.5) * 2.5))
 
 
+def test_exchanged_sides_are_taught_from_no_layout(tmp_path: Path) -> None:
+    """Whatever the labels or the files are called by, the left one is the one farther to the left."""
+    file = nnunet(tmp_path / "nnunet") / "dataset.json"
+    about = json.loads(file.read_text())
+    about["labels"] |= {"left_parotid": 2, "right_parotid": 1}
+    file.write_text(json.dumps(about))
+    write(tmp_path / "S" / "CT_IMAGE.nrrd", an_image())
+    for name, mask in (("Parotid_Lt", RIGHT), ("Parotid_Rt", LEFT), ("Spinal-Cord", CORD)):
+        write(tmp_path / "S" / "segmentations" / f"{name}.nrrd", mask)
+    report = Report()
+
+    of_nnunet = {case.name: case for _, case in nnunet_cases(tmp_path / "nnunet", Choices(NAMES), report)}
+    [(_, of_nrrd)] = nrrd_cases(tmp_path / "S", Choices(NAMES), report)
+
+    for case in (of_nnunet["A"], of_nrrd):
+        assert set(case.known) == {"SpinalCord"}
+        assert all(f"{case.name} | Parotid_{side} | " in left_out(report) for side in "LR")
+
+
 def test_a_broken_csv_file_costs_its_own_patient_only(tmp_path: Path) -> None:
     """It is named with its reason."""
     (tmp_path / "pt_2").mkdir()

@@ -1,7 +1,7 @@
 """Clinical archives: folders of CT series and RT structure sets of any vendor, for any number of patients."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,25 +10,22 @@ from rich.console import Console
 from model.ct import CTVolume, read_series
 from model.errors import SeriesUnsuitable
 from model.geometry import Mask
-from model.preprocess import lateral_mm
-from model.structures import LEFT, TYPICAL_CM3, structure
+from model.structures import TYPICAL_CM3
 from training.archive_index import ArchiveIndex, Header, index_archive
 from training.dataset import Case
 from training.organ_contours import RoiUnusableError, organ_mask
 from training.packing import CONTRADICTION, Choices, PreparedCase
 from training.packing_report import Report
 from training.roi_names import RoiNames
+from training.sides import on_their_side
 from training.structure_set_match import NoMatchError, match
 from training.structure_sets import Roi, StructureSet, StructureSetUnreadableError, read_structure_set
-from training.volumes import LENGTH_ORGANS, Upright, known_ranges, upright
+from training.volumes import LENGTH_ORGANS, known_ranges, upright
 
 GROUP = "archive"
 
 OWN = "oarlock"
 """Manufacturer of the structure sets that the daemon writes."""
-
-WRONG_SIDE_MM = 15.0
-"""An organ of one side whose middle lies this far on the other side of the body's middle is on the wrong side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,16 +172,16 @@ def _case(
         report.remark(name, remark)
     report.origin(name, f"{index.name(index.series[uid][0].path.parent)}, {index.name(chosen.header.path)}")
     masks = _organ_masks(name, chosen.structure_set, volume, absent, names, report)
-    if not masks and not absent:
-        report.left_out(name, "no organ could be used")
-        return None
     straight = upright(volume, masks)
     drawn = {
         mapped.organ
         for roi in chosen.structure_set.rois
         if roi.contours and (mapped := names.map(roi.name)).organ
     }
-    known = known_ranges(straight, _on_their_side(name, straight, masks, report), absent - drawn)
+    known = known_ranges(straight, on_their_side(name, straight, masks, report), absent - drawn)
+    if not known:
+        report.left_out(name, "no organ could be used")
+        return None
     return straight.case(name, GROUP, known)
 
 
@@ -246,23 +243,3 @@ def _odd_size(organ: str, mask: Mask, volume: CTVolume) -> tuple[str, ...]:
     size = mask.volume_cm3(volume.grid)
     is_odd = not typical / 4 < size < typical * 4
     return (f"{size:.1f} cm³, where {typical:g} cm³ are usual: look at it",) if is_odd else ()
-
-
-def _on_their_side(name: str, straight: Upright, masks: Mapping[str, Mask], report: Report) -> list[str]:
-    """The organs that lie on the side their name says; the others are reported."""
-    image_x = straight.image_frame.origin_mm[2]
-    middle = image_x - float(lateral_mm(straight.image, straight.image_frame.spacing_mm[2])[0])
-    kept = []
-    for organ in masks:
-        side = structure(organ).laterality
-        if (
-            side is None
-            or (x := straight.middle_left_mm(organ) - middle) * (1 if side == LEFT else -1) > -WRONG_SIDE_MM
-        ):
-            kept.append(organ)
-        else:
-            where = "left" if x > 0 else "right"
-            report.left_out(
-                name, f"it lies {abs(x):.0f} mm to the {where} of the body's middle: the wrong side", organ
-            )
-    return kept

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from training.packing import CONTRADICTION, EMPTY, Choices, PackingError, PreparedCase
 from training.packing_report import Report
 from training.roi_names import RoiNames
+from training.sides import on_their_side
 from training.volumes import (
     Grid,
     ImageUnreadableError,
@@ -81,11 +82,11 @@ def nnunet_cases(root: Path, choices: Choices, report: Report) -> Iterator[Prepa
         drawn = _masks(name, labels, dataset, declared, report)
         masks = {organ: mask for organ, mask in drawn.items() if organ not in declared}
         absent = declared - set(drawn)
-        if not masks and not absent:
-            report.left_out(name, "no organ was contoured")
-            continue
         upright = Upright(hounsfield(image), frame, labelled(masks, labels.shape), label_frame)
-        known = known_ranges(upright, masks, absent)
+        known = known_ranges(upright, on_their_side(name, upright, masks, report), absent)
+        if not known:
+            report.left_out(name, "no organ could be used")
+            continue
         yield choices.split(name), upright.case(name, GROUP, known)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from training.packing import CONTRADICTION, EMPTY, Choices, PreparedCase
 from training.packing_report import Report
 from training.roi_names import Mapped, RoiNames
+from training.sides import on_their_side
 from training.volumes import (
     Grid,
     ImageUnreadableError,
@@ -54,9 +55,10 @@ def nrrd_cases(root: Path, choices: Choices, report: Report) -> Iterator[Prepare
         for organ in sorted(declared & (set(masks) | doubtful)):
             report.left_out(name, CONTRADICTION, organ)
         upright = Upright(hounsfield(image), frame, labelled(masks, image.shape), frame)
-        known = known_ranges(upright, set(masks) - declared, declared - set(masks) - doubtful)
+        contoured = on_their_side(name, upright, masks.keys() - declared, report)
+        known = known_ranges(upright, contoured, declared - set(masks) - doubtful)
         if not known:
-            report.left_out(name, "no organ was contoured")
+            report.left_out(name, "no organ could be used")
             continue
         yield choices.split(patient), upright.case(name, GROUP, known)
 
