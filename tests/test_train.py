@@ -20,11 +20,11 @@ from model.bundle import Bundle, write_bundle
 from model.unet import UNet3D
 from tests.conditions import wait_until
 from tests.paths import REPOSITORY
-from tests.training_cases import a_config
+from tests.training_cases import a_case, a_config
 from training import train
 from training.checkpoint import BEFORE, BEST, LAST, TrainingStoppedError
 from training.config import ORGANS, ConfigurationError, DataConfig, TrainConfig, load_config
-from training.dataset import Known, described
+from training.dataset import Known, described, write_packs
 from training.export import export
 from training.stop import Stop
 from training.train import (
@@ -160,6 +160,71 @@ def test_a_case_to_measure_is_not_trained_on(tmp_path: Path, config: TrainConfig
 
     with pytest.raises(ConfigurationError, match="2 cases are in packs and in validation_packs too, such as"):
         trained(both, tmp_path / "out")
+
+
+def marks(pack: str) -> set[str]:
+    return {case.mark for case in described([Path(pack)])}
+
+
+def test_a_bundle_names_what_it_was_trained_on_whatever_the_packs_hold_by_now(
+    tmp_path: Path, config: TrainConfig
+) -> None:
+    """Prepared anew with another split, and the command repeated: before its last step, and after it."""
+    trained(config, tmp_path / "out", AfterSteps(2))
+    first = marks(config.data.packs[0])
+    write_packs([a_case("second")], tmp_path / "pack")
+    trained(config, tmp_path / "out")
+    second = marks(config.data.packs[0])
+    write_packs([a_case("third", {"Larynx": (-np.inf, np.inf)})], tmp_path / "pack")
+    trained(config, tmp_path / "out")
+
+    bundle = Bundle.load(export(config, tmp_path / "out"))
+
+    assert set(bundle.card["trained_on"]) == first | second
+    assert set(bundle.structure_names) == {"Parotid_L", "Brain"}
+
+
+def test_a_case_that_was_trained_on_is_not_measured_after_a_resume(
+    tmp_path: Path, config: TrainConfig
+) -> None:
+    trained(config, tmp_path / "out", AfterSteps(2))
+    write_packs([a_case("pack a")], tmp_path / "measured")
+    write_packs([a_case("another")], tmp_path / "pack")
+
+    with pytest.raises(
+        ConfigurationError, match=r"1 cases of validation_packs were trained on .* such as pack a"
+    ):
+        trained(config, tmp_path / "out")
+
+
+def test_a_case_that_the_weights_to_begin_with_were_trained_on_is_not_measured(
+    tmp_path: Path, config: TrainConfig
+) -> None:
+    trained(config, tmp_path / "out")
+    first = export(config, tmp_path / "out")
+    changes = [f'begin_with="{first}"', f'data.packs=["{config.data.validation_packs[0]}"]']
+    more = load_config(tmp_path / "run.toml", [*changes, f'data.validation_packs=["{config.data.packs[0]}"]'])
+
+    with pytest.raises(
+        ConfigurationError, match=r"2 cases of validation_packs were trained on .* in begin_with"
+    ):
+        trained(more, tmp_path / "more")
+
+
+def test_a_checkpoint_that_does_not_say_what_was_taught_is_continued_and_exported(
+    tmp_path: Path, config: TrainConfig
+) -> None:
+    """As they were written before: the configuration tells."""
+    trained(config, tmp_path / "out", AfterSteps(2))
+    before = state(tmp_path / "out")
+    del before["taught"]
+    torch.save(before, tmp_path / "out" / LAST)
+
+    silent = Bundle.load(export(config, tmp_path / "out"))
+    trained(config, tmp_path / "out")
+
+    assert set(silent.card["trained_on"]) == marks(config.data.packs[0])
+    assert set(state(tmp_path / "out")["taught"]["marks"]) == marks(config.data.packs[0])
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path, config: TrainConfig) -> None:

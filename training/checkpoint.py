@@ -7,9 +7,10 @@ set aside for the one before it.
 import dataclasses
 import os
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -27,6 +28,18 @@ class TrainingStoppedError(Exception):
     """Training cannot go on; the message says at which step and what to change."""
 
 
+@dataclass(frozen=True)
+class Taught:
+    """What a network has learned, and by their marks from whom, in earlier runs too."""
+
+    organs: frozenset[str] = frozenset()
+    marks: frozenset[str] = frozenset()
+
+    def __or__(self, other: "Taught") -> "Taught":
+        """Both together."""
+        return Taught(self.organs | other.organs, self.marks | other.marks)
+
+
 class Trained:
     """Everything that changes while a network is trained, apart from the step."""
 
@@ -35,6 +48,7 @@ class Trained:
         self.optimiser = optimiser
         self.grid = str(grid)  # on which it is trained, and on which alone it can be used
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.taught = Taught()
 
     @torch.no_grad()
     def follow(self, decay: float, step: int) -> None:
@@ -65,6 +79,7 @@ class Trained:
                 "optimiser": self.optimiser.state_dict(),
                 "config": _shape(self.network.config),
                 "grid": self.grid,
+                "taught": _listed(self.taught),
             },
         )
         if (folder / LAST).exists():
@@ -75,7 +90,13 @@ class Trained:
         """Write the averaged weights with the Dice coefficient that makes them the best."""
         part = _written(
             folder / BEST,
-            {"step": step, "dice": dice, "average": self.average, "config": _shape(self.network.config)},
+            {
+                "step": step,
+                "dice": dice,
+                "average": self.average,
+                "config": _shape(self.network.config),
+                "taught": _listed(self.taught),
+            },
         )
         part.replace(folder / BEST)
 
@@ -94,6 +115,7 @@ class Trained:
         self.optimiser.load_state_dict(state["optimiser"])
         for name, value in state["average"].items():
             self.average[name].copy_(value)
+        self.taught = _taught(state)
         return int(state["step"])
 
 
@@ -103,13 +125,21 @@ def best_dice(folder: Path) -> float:
     return float(state["dice"]) if state else 0.0
 
 
-def averaged_weights(folder: Path, *, best: bool = False) -> tuple[dict[str, Tensor], int]:
-    """The running average of the last checkpoint or of the best, and its step."""
+class Averaged(NamedTuple):
+    """The running average of the weights at a step, and what they learned; empty in checkpoints of before."""
+
+    weights: dict[str, Tensor]
+    step: int
+    taught: Taught
+
+
+def averaged_weights(folder: Path, *, best: bool = False) -> Averaged:
+    """The running average of the last checkpoint or of the best."""
     path = folder / (BEST if best else LAST)
     state = _read(path, torch.device("cpu"))
     if state is None:
         raise ConfigurationError(f"{path} is not there or cannot be read; train first")
-    return state["average"], int(state["step"])
+    return Averaged(state["average"], int(state["step"]), _taught(state))
 
 
 def _newest(folder: Path, device: torch.device, console: Console) -> dict[str, Any] | None:
@@ -146,3 +176,12 @@ def _written(path: Path, state: dict[str, Any]) -> Path:
 
 def _shape(config: UNetConfig) -> dict[str, str]:
     return {key: str(value) for key, value in dataclasses.asdict(config).items()}
+
+
+def _listed(taught: Taught) -> dict[str, list[str]]:
+    return {"organs": sorted(taught.organs), "marks": sorted(taught.marks)}
+
+
+def _taught(state: dict[str, Any]) -> Taught:
+    """What a checkpoint says was learned; those of before said nothing."""
+    return Taught(**{key: frozenset(values) for key, values in state.get("taught", {}).items()})

@@ -1,21 +1,24 @@
 """A finished run becomes a bundle: it offers what was taught, and says on which cases."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from model.bundle import Bundle, write_bundle
 from model.structures import STRUCTURES
 from model.unet import UNet3D
-from training.checkpoint import averaged_weights
+from training.checkpoint import Taught, averaged_weights
 from training.config import ORGANS, TrainConfig
-from training.dataset import described
+from training.dataset import Known, described
 from training.starting_weights import HEAD, outputs_of
 
 
 def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
     """Write the averaged weights of the last (or best) checkpoint as a bundle; returns its folder."""
-    average, step = averaged_weights(out, best=best)
-    taught, marks = taught_by(config)
+    average, step, learned = averaged_weights(out, best=best)
+    if not learned.marks:
+        learned = taught_by(described(map(Path, config.data.packs)), config)
+    taught = tuple(organ for organ in ORGANS if organ in learned.organs)
     chosen = [ORGANS.index(organ) for organ in taught]
     heads = {key: average[key].unflatten(0, (len(ORGANS), -1))[chosen].flatten(0, 1) for key in HEAD}
     network = UNet3D(replace(config.network, outputs=len(taught)))
@@ -35,7 +38,7 @@ def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
         tile=config.patch,
         card={
             "training_data": config.card.training_data,
-            "trained_on": marks,
+            "trained_on": sorted(learned.marks),
             "training": how,
             "limits": config.card.limits,
             "attribution": config.card.attribution,
@@ -44,14 +47,13 @@ def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
     return out / "bundle"
 
 
-def taught_by(config: TrainConfig) -> tuple[tuple[str, ...], list[str]]:
-    """Which organs were taught, in the order of `ORGANS`, and the `Known.mark` of each case that was trained on.
+def taught_by(cases: Iterable[Known], config: TrainConfig) -> Taught:
+    """What a run with these cases teaches, and what the weights to begin with had learned.
 
-    Those are the organs whose truth a case knows that is drawn from, and what the weights to begin with had
-    learned; what no case teaches would be drawn at random.
+    Those are the organs whose truth a case knows that is drawn from: any other would be drawn at random.
     """
     data, organs, marks = config.data, set[str](), set[str]()
-    for case in described(map(Path, data.packs)):
+    for case in cases:
         if data.group_weights.get(case.group):
             organs |= case.organs - set(data.untaught.get(case.group, ()))
             marks.add(case.mark)
@@ -59,4 +61,4 @@ def taught_by(config: TrainConfig) -> tuple[tuple[str, ...], list[str]]:
         earlier = Bundle.load(Path(config.begin_with))
         organs.update(outputs_of(earlier))
         marks.update(earlier.card.get("trained_on", ()))
-    return tuple(organ for organ in ORGANS if organ in organs), sorted(marks)
+    return Taught(frozenset(organs), frozenset(marks))

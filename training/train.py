@@ -25,12 +25,12 @@ from torch import nn
 from model.errors import BundleError
 from model.unet import UNet3D
 from training.augment import DeviceCase, Sample, random_sample
-from training.checkpoint import Trained, TrainingStoppedError, best_dice
+from training.checkpoint import Taught, Trained, TrainingStoppedError, best_dice
 from training.config import ConfigurationError, DataConfig, TrainConfig, load_config
 from training.curve import Curve, draw
 from training.dataset import Case, Known, PackUnreadableError, described, read_packs
 from training.distributed import Ranks, joined, local_device
-from training.export import export
+from training.export import export, taught_by
 from training.losses import segmentation_terms
 from training.starting_weights import starting_network
 from training.stop import Stop
@@ -132,6 +132,16 @@ def _require_apart(data: DataConfig) -> None:
         )
 
 
+def _require_untaught(data: DataConfig, taught: Taught) -> None:
+    """Let no case be measured that was trained on, whatever the packs are called now."""
+    packs = (path for path in map(Path, data.validation_packs) if path.exists())
+    if seen := sorted(case.name for case in described(packs) if case.mark in taught.marks):
+        raise ConfigurationError(
+            f"[data] {len(seen)} cases of validation_packs were trained on in this folder or in begin_with, "
+            f"such as {seen[0]}: measure others, or begin without them in another folder"
+        )
+
+
 def _taught(case: Case, untaught: Collection[str]) -> Case:
     return replace(case, known={name: span for name, span in case.known.items() if name not in untaught})
 
@@ -179,6 +189,9 @@ def run(
     network, optimiser = network_and_optimiser(config, device)
     trained = Trained(network, optimiser, config.preprocessing)
     step = trained.resume(out, device, console)
+    if step < settings.steps or not trained.taught.marks:
+        trained.taught |= taught_by(data.known, config)
+    _require_untaught(config.data, trained.taught)
     shared = ranks.wrap(network)
     judge = Judge(config, out, device) if config.validation.every and ranks.first else None
 
