@@ -366,6 +366,23 @@ def test_what_the_weights_to_begin_with_knew_is_offered_too(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.parametrize(
+    "change",
+    ["hu_windows=[[-1000, 3000], [-100, 100]]", "fold=[2, 2, 1]", "strides=[[1, 2, 2]]", "channels=[4, 16]"],
+)
+def test_weights_of_another_network_are_not_begun_with(
+    tmp_path: Path, config: TrainConfig, change: str
+) -> None:
+    """Though all of its tensors may have the right size."""
+    trained(config, tmp_path / "out", AfterSteps(1))
+    first = export(config, tmp_path / "out")
+    other = load_config(tmp_path / "run.toml", [f'begin_with="{first}"', f"network.{change}"])
+    key, _, _ = change.partition("=")
+
+    with pytest.raises(ConfigurationError, match=rf"holds another \[network\]: its {key} differ"):
+        network_and_optimiser(other, CPU)
+
+
 def test_weights_without_the_clinics_cord_begin_it_as_the_cord(tmp_path: Path) -> None:
     """A bundle of before that output existed is trained on: all other outputs are as they were."""
     config = load_config(a_config(tmp_path, 1))

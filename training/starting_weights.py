@@ -1,6 +1,7 @@
 """The network as the first step finds it: random, or from an earlier bundle, whatever outputs that had."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
@@ -27,6 +28,7 @@ def starting_network(config: TrainConfig) -> UNet3D:
     network = UNet3D(config.network)
     if config.begin_with:
         bundle = Bundle.load(Path(config.begin_with))
+        _require_same_network(bundle, config)
         earlier, names = bundle.network.state_dict(), outputs_of(bundle)
         try:
             heads = {key: _placed(earlier[key], names, network.state_dict()[key]) for key in HEAD}
@@ -36,6 +38,17 @@ def starting_network(config: TrainConfig) -> UNet3D:
                 f"begin_with: {config.begin_with} holds another [network]: {error}"
             ) from error
     return network
+
+
+def _require_same_network(bundle: Bundle, config: TrainConfig) -> None:
+    """Refuse weights that would fit and mean something else: of other windows, folded or strided otherwise."""
+    earlier = asdict(bundle.network.config) if isinstance(bundle.network, UNet3D) else {}
+    wanted = asdict(config.network) | {"outputs": earlier.get("outputs")}
+    if other := [key for key, value in wanted.items() if earlier.get(key) != value]:
+        raise ConfigurationError(
+            f"begin_with: {config.begin_with} holds another [network]: its {', '.join(other)} differ; "
+            "set them as in its model.json"
+        )
 
 
 def outputs_of(bundle: Bundle) -> tuple[str, ...]:
