@@ -523,6 +523,15 @@ def test_a_group_without_a_weight_is_refused(tmp_path: Path) -> None:
         trained(load_config(path), tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    "change", ['data.untaught={tset=["Brain"]}', "data.group_weights={test=1.0, tset=1.0}"]
+)
+def test_a_group_that_no_pack_has_is_refused(tmp_path: Path, change: str) -> None:
+    """A misspelt name would change nothing, and nobody would know."""
+    with pytest.raises(ConfigurationError, match="no pack has a case of tset, only of test"):
+        load_data(load_config(a_config(tmp_path, 1), [change]), CPU)
+
+
 def command(config: Path, out: Path, *options: str) -> list[str]:
     return [
         sys.executable,

@@ -1,5 +1,6 @@
 """The configuration of a training run: every key is known, every shipped file is one that can be trained."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ from rich.console import Console
 
 from model.unet import UNet3D
 from tests.paths import REPOSITORY
-from tests.training_cases import a_config
+from tests.training_cases import a_case, a_config
 from training.config import ConfigurationError, load_config
+from training.dataset import write_packs
 from training.stop import Stop
 from training.train import run
 
@@ -42,6 +44,15 @@ RUNS = [path for path in CONFIGS if not path.name.startswith("ablation")]
         ("data.packs = []", r"data\.packs: none is named"),
         ("data.group_weights = {test = 0.0}", r"\[data\] group_weights: out of range"),
         ("data.group_weights = {test = -1.0, other = 2.0}", r"\[data\] group_weights: out of range"),
+        ("seed = -1", r"seed: out of range"),
+        ("augment.mirror = 50", r"\[augment\] mirror: out of range"),
+        ("augment.scale = [0.0, 0.0]", r"\[augment\] scale: out of range"),
+        ("augment.scale = [1.2, 0.8]", r"\[augment\] scale: out of range"),
+        ("augment.elastic_grid_mm = 0", r"\[augment\] elastic_grid_mm: out of range"),
+        ("augment.shift_hu = -5", r"\[augment\] shift_hu: out of range"),
+        ("augment.contrast = 1", r"\[augment\] contrast: out of range"),
+        ("validation.every = -1", r"\[validation\] every: out of range"),
+        ("validation.cases = 0", r"\[validation\] cases: out of range"),
         ("data.untaught = {test = 3}", r"\[data\] untaught: .* is no dict"),
     ],
 )
@@ -68,13 +79,15 @@ def test_a_change_reaches_one_key_and_no_other(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_a_shipped_configuration_builds_and_takes_a_step(tmp_path: Path, path: Path) -> None:
-    """On one made case and the smallest patch; every other key is as in the file."""
-    own = load_config(a_config(tmp_path, steps=1))
-    depth, height, width = load_config(path).network.multiple
+    """On one made case of each group and the smallest patch; every other key is as in the file."""
+    shipped = load_config(path)
+    [pack] = write_packs(
+        [replace(a_case(group), group=group) for group in shipped.data.group_weights], tmp_path / "pack"
+    )
+    depth, height, width = shipped.network.multiple
     changes = [
-        f'data.packs=["{own.data.packs[0]}"]', f'data.validation_packs=["{own.data.validation_packs[0]}"]',
-        "data.group_weights.test=1.0", f"patch=[{2 * depth}, {2 * height}, {2 * width}]", "optimiser.steps=1",
-        'begin_with=""', "validation.every=0", "threads=1",
+        f'data.packs=["{pack}"]', "data.validation_packs=[]", 'begin_with=""', "optimiser.steps=1",
+        f"patch=[{2 * depth}, {2 * height}, {2 * width}]", "validation.every=0", "threads=1",
     ]  # fmt: skip
     config = load_config(path, changes)
     quiet = Console(quiet=True)

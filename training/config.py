@@ -79,6 +79,22 @@ class AugmentConfig:
     low_resolution: float = 0.0  # probability of an image sampled up to twice as coarsely
     gamma: float = 0.0  # HU above air are raised to a power between 1 / (1 + gamma) and 1 + gamma
 
+    def __post_init__(self) -> None:
+        """Refuse what is no probability, no size or no spread."""
+        low, high = self.scale
+        chances = ("mirror", "thick_slices", "field_of_view", "metal", "couch", "low_resolution")
+        spreads = (
+            "rotation_degrees", "shear", "elastic_sigma_mm", "middle_sigma_mm", "shift_hu", "noise_hu", "blur_mm",
+            "gamma",
+        )  # fmt: skip
+        _require(
+            **{key: 0 <= getattr(self, key) <= 1 for key in chances},
+            **{key: getattr(self, key) >= 0 for key in spreads},
+            scale=0 < low <= high,
+            contrast=0 <= self.contrast < 1,
+            elastic_grid_mm=self.elastic_grid_mm > 0,
+        )
+
 
 HARDEST_BY = ("size", "presence", "share")
 """Of which voxels the top-k cross-entropy counts how many.
@@ -135,6 +151,10 @@ class ValidationConfig:
     every: int = 0  # steps; 0: never
     cases: int = 4  # evenly chosen from the validation packs
 
+    def __post_init__(self) -> None:
+        """Refuse to look on no case, or before the first step."""
+        _require(every=self.every >= 0, cases=self.cases >= 1)
+
 
 @dataclass(frozen=True)
 class CardConfig:
@@ -172,6 +192,7 @@ class TrainConfig:
             spacing_mm=min(self.spacing_mm) > 0,
             resolution_mm=self.resolution_mm > 0,
             patch=min(self.patch) > 0,
+            seed=self.seed >= 0,
             threads=self.threads >= 0,
         )
         if self.network.outputs != len(ORGANS):

@@ -149,14 +149,25 @@ def _taught(case: Case, untaught: Collection[str]) -> Case:
 def draw_chances(known: Sequence[Known], data: DataConfig) -> np.ndarray:
     """(cases,) how likely each is drawn: by the weight of its group, within it by the organs it knows."""
     groups = {case.group for case in known}
-    if unknown := groups - set(data.group_weights):
-        raise ConfigurationError(f"[data] group_weights has no weight for {', '.join(sorted(unknown))}")
+    _require_groups(groups, data)
     wanted = np.array([_wanted(case, data.organ_weights) for case in known])
     chances = np.zeros(len(known))
     for group in groups:
         members = np.array([case.group == group for case in known])
         chances[members] = data.group_weights[group] * wanted[members] / wanted[members].sum()
     return np.asarray(chances / chances.sum())
+
+
+def _require_groups(groups: set[str], data: DataConfig) -> None:
+    """Refuse groups without a weight, and keys that mean no group and so would change nothing."""
+    if silent := groups - data.group_weights.keys():
+        raise ConfigurationError(f"[data] group_weights has no weight for {', '.join(sorted(silent))}")
+    for key, named in (("group_weights", data.group_weights), ("untaught", data.untaught)):
+        if unknown := named.keys() - groups:
+            raise ConfigurationError(
+                f"[data] {key}: no pack has a case of {', '.join(sorted(unknown))}, only of "
+                f"{', '.join(sorted(groups))}; correct the name or take it out"
+            )
 
 
 def _wanted(case: Known, organ_weights: Mapping[str, float]) -> float:
