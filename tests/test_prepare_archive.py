@@ -500,6 +500,19 @@ def test_contours_of_a_program_alone_are_learned_and_pointed_out(tmp_path: Path)
     assert "no structure set to learn from was drawn on it" in reasons(report)
 
 
+def test_a_patient_whose_folder_is_a_link_is_found(tmp_path: Path) -> None:
+    """And a link to where it came from is not followed for ever."""
+    write_structure_set(tmp_path / "far" / "RS.dcm", linked(tmp_path / "far" / "CT"), contours())
+    (tmp_path / "far" / "back").symlink_to(tmp_path / "archive")
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "patient").symlink_to(tmp_path / "far")
+
+    [(_, case)], report = packed(tmp_path / "archive")
+
+    assert set(case.known) == set(CLINICAL)
+    assert reasons(report) == ""
+
+
 def patients(root: Path, seeds: Sequence[int]) -> None:
     """Several patients with two CTs each, every file in one folder."""
     for seed in seeds:

@@ -291,6 +291,16 @@ def test_a_broken_csv_file_costs_its_own_patient_only(tmp_path: Path) -> None:
     assert "pt_2 |  | cannot be read: ct.csv has indices beyond 128 × 128 × 128 voxels" in left_out(report)
 
 
+def test_csv_patients_of_one_name_are_left_out_and_named(tmp_path: Path) -> None:
+    for hospital in ("A", "B"):
+        (tmp_path / hospital / "pt_1").mkdir(parents=True)
+        (tmp_path / hospital / "pt_1" / "ct.csv").write_text("")
+    report = Report()
+
+    assert not list(openkbp_csv_cases(tmp_path, Choices(NAMES), report))
+    assert left_out(report).count("2 folders have this name") == 2
+
+
 def test_nrrd_files_with_hyphens_and_underscores_are_the_same_organs(tmp_path: Path) -> None:
     """Both spellings of the TCIA set, its Orbit as the eye; what contradicts itself is left out."""
     for scan, join in (("0522c0002", "-"), ("0522c0659", "_")):
@@ -390,15 +400,29 @@ def test_a_preparation_that_fails_leaves_the_packs_of_the_one_before(
     assert {path.name: path.read_bytes() for path in out.glob("*.npz")} == before
 
 
-def test_packs_of_an_earlier_run_do_not_stay_behind(tmp_path: Path) -> None:
-    """A patient who has moved to validation must not be left in an old training pack."""
-    old = tmp_path / "packs" / "nnunet-train-01.npz"
+def test_a_folder_without_cases_leaves_the_packs_of_the_one_before(tmp_path: Path) -> None:
+    """Most likely it is not mounted."""
+    old = tmp_path / "packs" / "archive-train-00.npz"
     old.parent.mkdir()
     old.write_bytes(b"")
+    (tmp_path / "mount").mkdir()
+
+    with pytest.raises(PackingError, match="no case could be packed, and the packs of before stay"):
+        pack("archive", tmp_path / "mount", Choices(NAMES), tmp_path / "packs", Console(quiet=True))
+
+    assert old.exists()
+
+
+def test_packs_of_an_earlier_run_do_not_stay_behind(tmp_path: Path) -> None:
+    """A patient who has moved to validation must not be left in an old training pack."""
+    old, oldest, other = (tmp_path / "packs" / f"nnunet-train-{end}.npz" for end in ("01", "100", "01-mine"))
+    old.parent.mkdir()
+    for path in (old, oldest, other):
+        path.write_bytes(b"")
 
     pack("nnunet", nnunet(tmp_path / "data"), Choices(NAMES), tmp_path / "packs", Console(quiet=True))
 
-    assert not old.exists()
+    assert (old.exists(), oldest.exists(), other.exists()) == (False, False, True)
     assert {case.name for case in read_packs([tmp_path / "packs" / "nnunet-train-00.npz"])} == {"A", "B"}
 
 

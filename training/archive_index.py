@@ -12,6 +12,7 @@ from pydicom.uid import UID, CTImageStorage, RTStructureSetStorage
 from rich.console import Console
 from rich.progress import track
 
+from training.folders import files_under
 from training.packing_report import Report
 
 _ATTRIBUTES = [
@@ -72,8 +73,7 @@ def index_archive(root: Path, report: Report, console: Console) -> ArchiveIndex:
     """
     index = ArchiveIndex(root)
     others: Counter[str] = Counter()
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    for path in track(files, "reading headers", console=console, transient=True):
+    for path in track(files_under(root), "reading headers", console=console, transient=True):
         header = _header(path, index.name(path), report)
         if header is None:
             continue

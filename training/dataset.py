@@ -167,8 +167,9 @@ class PackWriter:
         self.finish()
         for path in self.paths:
             _part(path).replace(path)
-        for old in set(self.stem.parent.glob(f"{self.stem.name}-[0-9][0-9].npz")) - set(self.paths):
-            old.unlink()
+        for old in set(self.stem.parent.glob(f"{self.stem.name}-[0-9][0-9]*.npz")) - set(self.paths):
+            if old.stem.removeprefix(f"{self.stem.name}-").isdigit():
+                old.unlink()
         return self.paths
 
     def _write(self) -> None:

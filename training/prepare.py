@@ -74,7 +74,7 @@ def pack(source: str, folder: Path, choices: Choices, out: Path, console: Consol
     Raises
     ------
     PackingError
-        The folder or the choices cannot be used as they are.
+        The folder or the choices cannot be used as they are, or no case can: earlier packs stay then.
     """
     report = Report()
     writers = {split: PackWriter(out / f"{source}-{split}") for split in SPLITS}
@@ -92,15 +92,24 @@ def pack(source: str, folder: Path, choices: Choices, out: Path, console: Consol
             progress.update(task, advance=1, description=f"{source} {case.name}")
         for writer in writers.values():
             writer.finish()
+        if not report.count(Outcome.PACKED):
+            _tell(report, source, out, console)
+            raise PackingError(
+                f"{folder}: no case could be packed, and the packs of before stay; is it the right folder?"
+            )
         # Only now, when nothing can fail for want of room: of two splits, neither is new beside an old one.
         paths = [path for writer in writers.values() for path in writer.close()]
     _remark_on_splits(choices, report)
-    report.show(console)
-    report.write(out / f"{source}-report.csv")
+    _tell(report, source, out, console)
     for path in paths:
         console.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-    console.print(f"every line of the report: {out / f'{source}-report.csv'}")
     return report
+
+
+def _tell(report: Report, source: str, out: Path, console: Console) -> None:
+    report.show(console)
+    report.write(out / f"{source}-report.csv")
+    console.print(f"every line of the report: {out / f'{source}-report.csv'}")
 
 
 def _pairs(words: Sequence[str]) -> list[tuple[str, Path]]:

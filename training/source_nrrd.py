@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training.folders import files_under
 from training.packing import CONTRADICTION, EMPTY, Choices, PreparedCase
 from training.packing_report import Report
 from training.roi_names import Mapped, RoiNames
@@ -40,7 +41,7 @@ def nrrd_cases(root: Path, choices: Choices, report: Report) -> Iterator[Prepare
     PackingError
         A table names patients who are not there.
     """
-    files = sorted(root.rglob(CT_FILE))
+    files = [file for file in files_under(root) if file.name == CT_FILE]
     choices.require_known({file.parent.name for file in files}, report)
     for file in files:
         patient = file.parent.name

@@ -5,6 +5,7 @@ feet (seen by comparing patients with their contours in known orientation). CT v
 dose can be, and nothing elsewhere.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.dataset import Frame
+from training.folders import files_under
 from training.packing import CONTRADICTION, Choices, PreparedCase
 from training.packing_report import Report
 from training.volumes import Upright, known_ranges, labelled
@@ -44,9 +46,14 @@ def openkbp_csv_cases(root: Path, choices: Choices, report: Report) -> Iterator[
     PackingError
         A table names patients who are not there.
     """
-    folders = {file.parent.name: file.parent for file in sorted(root.rglob("ct.csv"))}
-    choices.require_known(folders, report)
-    for name, folder in folders.items():
+    folders = [file.parent for file in files_under(root) if file.name == "ct.csv"]
+    count = Counter(folder.name for folder in folders)
+    choices.require_known(count, report)
+    for folder in folders:
+        name = folder.name
+        if count[name] > 1:
+            report.left_out(str(folder), f"{count[name]} folders have this name: they are not told apart")
+            continue
         try:
             upright, drawn = _read(folder)
         except (OSError, ValueError) as error:
