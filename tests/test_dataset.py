@@ -1,5 +1,6 @@
 """Packs of cases give back what was put into them."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,28 @@ def test_a_pack_in_which_the_clinics_cord_is_that_of_the_21_organs_is_refused(tm
 
     with pytest.raises(PackUnreadableError, match="OpenKBP's clinics"):
         list(read_packs(write_packs([case], tmp_path / "pack")))
+
+
+def test_packs_say_which_organs_are_absent_and_those_of_before_are_read(tmp_path: Path) -> None:
+    case = a_case(known=dict.fromkeys(("Brain", "Lens_L"), (-np.inf, np.inf)))
+    paths = write_packs([case], tmp_path / "pack")
+
+    [known] = described(paths)
+    without(paths[0], "absent")
+    [silent] = described(paths)
+
+    assert (known.organs, known.absent) == ({"Brain", "Lens_L"}, {"Lens_L"})
+    assert (silent.organs, silent.absent) == ({"Brain", "Lens_L"}, frozenset())
+
+
+def without(pack: Path, key: str) -> None:
+    """Leave out what packs of before did not say."""
+    with np.load(pack) as arrays:
+        kept = dict(arrays)
+    about = json.loads(kept["about"].tobytes())
+    for case in about:
+        del case[key]
+    np.savez_compressed(pack, **kept | {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)})
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no pack"])

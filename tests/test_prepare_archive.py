@@ -200,6 +200,20 @@ def test_absent_is_taught_and_not_contoured_is_not(tmp_path: Path) -> None:
     assert "declared absent: one of both is wrong" in reasons(report)
 
 
+def test_an_organ_that_another_ct_of_the_patient_has_is_not_taught_as_absent(tmp_path: Path) -> None:
+    """Of an operated patient's two CTs, one may be of before."""
+    for seed, left_out_there in ((1, ""), (2, "Parotis li.")):
+        files = write_series(tmp_path / str(seed) / "CT", seed=seed, PatientID="P1")
+        rois = {name: points for name, points in contours().items() if name != left_out_there}
+        write_structure_set(tmp_path / str(seed) / "RS.dcm", files, rois)
+
+    cases, report = packed(tmp_path, Choices(NAMES, {"P1": frozenset({"Parotid_L", "Glnd_Submand_L"})}))
+
+    assert len(cases) == 2
+    assert all("Parotid_L" not in case.known and case.known["Glnd_Submand_L"] == WHOLE for _, case in cases)
+    assert "| Parotid_L | declared absent, but contoured on another CT of the patient" in reasons(report)
+
+
 def without_references(dataset: Dataset) -> None:
     del dataset.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence
 

@@ -327,6 +327,21 @@ def test_nrrd_files_with_hyphens_and_underscores_are_the_same_organs(tmp_path: P
     assert left_out(report).count("Cochlea_L (Cochlea") == 2
 
 
+def test_a_mask_below_nought_is_empty_and_a_clinics_own_table_comes_first(tmp_path: Path) -> None:
+    """An organ of no voxel would be taught as absent; who says that an orbit is not the eye knows it."""
+    write(tmp_path / "S" / "CT_IMAGE.nrrd", an_image())
+    for name, mask in (("Brainstem", -CORD.astype(np.int8)), ("Orbit_Lt", LEFT), ("Spinal-Cord", CORD)):
+        write(tmp_path / "S" / "segmentations" / f"{name}.nrrd", mask)
+    (tmp_path / "names.toml").write_text('[names]\n"Orbit_Lt" = ""\n')
+    report = Report()
+
+    [(_, case)] = nrrd_cases(tmp_path, Choices(load_names(tmp_path / "names.toml")), report)
+
+    assert set(case.known) == {"SpinalCord"}
+    assert "Brainstem (Brainstem.nrrd) | empty" in left_out(report)
+    assert "Orbit_Lt.nrrd | left out by the clinic's table" in left_out(report)
+
+
 def test_two_files_for_one_organ_cost_that_organ(tmp_path: Path) -> None:
     """Neither the first nor the second is guessed."""
     write(tmp_path / "S" / "CT_IMAGE.nrrd", an_image())

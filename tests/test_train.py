@@ -344,6 +344,15 @@ def test_a_bundle_offers_what_its_cases_taught_and_nothing_else(tmp_path: Path, 
     assert torch.allclose(bundle.network(image), drawn, atol=0.05)  # a bundle holds half precision
 
 
+def test_an_organ_that_no_case_has_is_not_offered(tmp_path: Path, config: TrainConfig) -> None:
+    """Cases that only ever lack it teach to draw it never."""
+    known = dict.fromkeys(("Brain", "Glnd_Submand_L"), (-np.inf, np.inf))
+    write_packs([a_case("operated", known)], tmp_path / "pack")
+    trained(config, tmp_path / "out")
+
+    assert Bundle.load(export(config, tmp_path / "out")).structure_names == ("Brain",)
+
+
 def test_what_the_weights_to_begin_with_knew_is_offered_too(tmp_path: Path) -> None:
     config = load_config(a_config(tmp_path, 1))
     write_bundle(

@@ -67,13 +67,23 @@ class Case:
         """One organ's mask on the grid of the labels."""
         return (self.labels >> np.uint32(ORGANS.index(name))) & np.uint32(1) > 0
 
+    @property
+    def absent(self) -> frozenset[str]:
+        """Known organs of which there is no voxel."""
+        found = int(np.bitwise_or.reduce(self.labels, axis=None))
+        return frozenset(organ for organ in self.known if not found >> ORGANS.index(organ) & 1)
+
 
 class Known(NamedTuple):
-    """What a case can teach: its organs whose truth is known."""
+    """What a case can teach: its organs whose truth is known, and those of them that are known not to be there.
+
+    Packs did not always say what is absent: it is among the organs then.
+    """
 
     name: str
     group: str
     organs: frozenset[str]
+    absent: frozenset[str] = frozenset()
 
     @property
     def mark(self) -> str:
@@ -153,6 +163,7 @@ class PackWriter:
                 "image_frame": asdict(case.image_frame),
                 "label_frame": asdict(case.label_frame),
                 "known": {name: list(span) for name, span in case.known.items()},
+                "absent": sorted(case.absent),
                 "smoothed_to_mm": case.smoothed_to_mm,
             }
         )
@@ -232,7 +243,12 @@ def described(paths: Iterable[Path]) -> Iterator[Known]:
     for path in paths:
         with _opened(path) as (_, cases):
             for about in cases:
-                yield Known(about["name"], about["group"], frozenset(about["known"]))
+                yield Known(
+                    about["name"],
+                    about["group"],
+                    frozenset(about["known"]),
+                    frozenset(about.get("absent", ())),
+                )
 
 
 @contextmanager

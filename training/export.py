@@ -50,12 +50,12 @@ def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
 def taught_by(cases: Iterable[Known], config: TrainConfig) -> Taught:
     """What a run with these cases teaches, and what the weights to begin with had learned.
 
-    Those are the organs whose truth a case knows that is drawn from: any other would be drawn at random.
+    Those are the organs that a case which is drawn from has: any other would be drawn at random, or never.
     """
     data, organs, marks = config.data, set[str](), set[str]()
     for case in cases:
         if data.group_weights.get(case.group):
-            organs |= case.organs - set(data.untaught.get(case.group, ()))
+            organs |= case.organs - case.absent - set(data.untaught.get(case.group, ()))
             marks.add(case.mark)
     if config.begin_with:
         earlier = Bundle.load(Path(config.begin_with))

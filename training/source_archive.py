@@ -1,9 +1,11 @@
 """Clinical archives: folders of CT series and RT structure sets of any vendor, for any number of patients."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -36,6 +38,13 @@ class Candidate:
     structure_set: StructureSet
 
 
+class Absent(NamedTuple):
+    """Organs that a patient was declared to lack, and those that are contoured on any CT of the patient."""
+
+    declared: frozenset[str]
+    drawn: frozenset[str]
+
+
 def archive_cases(root: Path, choices: Choices, report: Report) -> Iterator[PreparedCase]:
     """One case for each CT series with a structure set; patients go into a split as a whole.
 
@@ -48,15 +57,27 @@ def archive_cases(root: Path, choices: Choices, report: Report) -> Iterator[Prep
     choices.require_known(index.patients, report)
     _remark_on_shared_frames(index, report)
     drawn_on = _match_all(index, report)
+    taken: dict[str, tuple[str, Candidate]] = {}
     for uid, headers in sorted(index.series.items(), key=lambda item: item[1][0].path):
         subject = f"{case_name(uid)} ({index.name(headers[0].path.parent)})"
         chosen = _chosen(drawn_on.get(uid, []), index, report, subject)
         patient = _one_patient(headers, report, subject) if chosen else ""
-        if not chosen or not patient:
-            continue
-        case = _case(uid, chosen, choices.absent.get(patient, frozenset()), choices.names, index, report)
+        if chosen and patient:
+            taken[uid] = patient, chosen
+    drawn: dict[str, set[str]] = defaultdict(set)
+    for patient, chosen in taken.values():
+        drawn[patient] |= _drawn(chosen.structure_set, choices.names)
+    for uid, (patient, chosen) in taken.items():
+        absent = Absent(choices.absent.get(patient, frozenset()), frozenset(drawn[patient]))
+        case = _case(uid, chosen, absent, choices.names, index, report)
         if case is not None:
             yield choices.split(patient), case
+
+
+def _drawn(structure_set: StructureSet, names: RoiNames) -> set[str]:
+    """Organs of which there are contours, usable or not."""
+    mapped = {names.map(roi.name).organ for roi in structure_set.rois if roi.contours}
+    return {organ for organ in mapped if organ}
 
 
 def _remark_on_shared_frames(index: ArchiveIndex, report: Report) -> None:
@@ -160,7 +181,7 @@ def _one_patient(headers: list[Header], report: Report, subject: str) -> str:
 
 
 def _case(
-    uid: str, chosen: Candidate, absent: frozenset[str], names: RoiNames, index: ArchiveIndex, report: Report
+    uid: str, chosen: Candidate, absent: Absent, names: RoiNames, index: ArchiveIndex, report: Report
 ) -> Case | None:
     name = case_name(uid)
     try:
@@ -171,14 +192,12 @@ def _case(
     for remark in volume.remarks:
         report.remark(name, remark)
     report.origin(name, f"{index.name(index.series[uid][0].path.parent)}, {index.name(chosen.header.path)}")
-    masks = _organ_masks(name, chosen.structure_set, volume, absent, names, report)
+    masks = _organ_masks(name, chosen.structure_set, volume, absent.declared, names, report)
     straight = upright(volume, masks)
-    drawn = {
-        mapped.organ
-        for roi in chosen.structure_set.rois
-        if roi.contours and (mapped := names.map(roi.name)).organ
-    }
-    known = known_ranges(straight, on_their_side(name, straight, masks, report), absent - drawn)
+    for organ in sorted(absent.declared & absent.drawn - _drawn(chosen.structure_set, names)):
+        report.left_out(name, "declared absent, but contoured on another CT of the patient", organ)
+    contoured = on_their_side(name, straight, masks, report)
+    known = known_ranges(straight, contoured, absent.declared - absent.drawn)
     if not known:
         report.left_out(name, "no organ could be used")
         return None

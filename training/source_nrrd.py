@@ -67,7 +67,7 @@ def nrrd_cases(root: Path, choices: Choices, report: Report) -> Iterator[Prepare
 def organ_of_file(stem: str, names: RoiNames) -> Mapped:
     """The organ of a file's name without its ending."""
     globe = _GLOBES.get(stem.replace("-", " ").replace("_", " ").lower())
-    return Mapped(globe) if globe else names.map(stem)
+    return Mapped(globe) if globe and stem not in names.own else names.map(stem)
 
 
 def _masks(
@@ -87,7 +87,7 @@ def _masks(
             reason = str(error)
         else:
             reason = "" if grid.holds(values, frame) else "it does not lie on the grid of the CT"
-        if not reason and not values.any():
+        if not reason and not (values > 0).any():
             report.left_out(name, EMPTY, f"{mapped.organ} ({file.name})")
             continue
         if not reason and mapped.organ in masks.keys() | doubtful:

@@ -116,7 +116,7 @@ def load_data(config: TrainConfig, device: torch.device) -> Data:
         _taught(case, config.data.untaught.get(case.group, ()))
         for case in read_packs(map(Path, config.data.packs), config.preprocessing)
     ]
-    known = [Known(case.name, case.group, frozenset(case.known)) for case in packed]
+    known = [Known(case.name, case.group, frozenset(case.known), case.absent) for case in packed]
     return Data([DeviceCase(case, device) for case in packed], known, draw_chances(known, config.data))
 
 
