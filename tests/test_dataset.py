@@ -1,6 +1,7 @@
 """Packs of cases give back what was put into them."""
 
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +76,19 @@ def test_what_is_no_pack_is_told_with_its_name(tmp_path: Path, content: bytes | 
 
     with pytest.raises(PackUnreadableError, match=r"a\.npz cannot be read as a pack"):
         list(described([path]))
+
+
+def test_a_pack_that_was_damaged_is_told_with_its_name(tmp_path: Path) -> None:
+    """Its beginning may be whole."""
+    [path] = write_packs([a_case()], tmp_path / "pack")
+    with zipfile.ZipFile(path) as pack:
+        start = pack.getinfo("image0.npy").header_offset + 80
+    damaged = bytearray(path.read_bytes())
+    damaged[start : start + 20] = bytes(20)
+    path.write_bytes(damaged)
+
+    with pytest.raises(PackUnreadableError, match=r"pack-00\.npz cannot be read as a pack"):
+        list(read_packs([path]))
 
 
 def test_a_pack_of_fewer_organs_stays_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

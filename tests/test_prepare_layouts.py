@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from rich.console import Console
+from typer.testing import CliRunner
 
 from model.preprocess import Preprocessing
 from tests.paths import REPOSITORY, shared_data
+from training import prepare
 from training.dataset import Case, Frame, PackWriter, read_packs, smoothed
 from training.packing import Choices, PackingError, read_absent, read_validation
 from training.packing_report import Outcome, Report
@@ -21,7 +23,7 @@ from training.source_nnunet import nnunet_cases
 from training.source_nrrd import nrrd_cases
 from training.source_openkbp import openkbp_cases
 from training.source_openkbp_csv import openkbp_csv_cases
-from training.volumes import ImageUnreadableError, binned, read_image
+from training.volumes import ImageUnreadableError, Upright, binned, read_image
 
 NAMES = load_names()
 WHOLE = (-np.inf, np.inf)
@@ -177,6 +179,25 @@ def test_a_label_without_a_number_is_refused(tmp_path: Path, value: object) -> N
         list(nnunet_cases(tmp_path, Choices(NAMES), Report()))
 
 
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({"channel_names": ["CT"], "labels": {"Brain": 1}}, "needed is one, CT, as {"),
+        ({"channel_names": {"0": "CT"}}, 'no table "labels"'),
+        ({"modality": {"0": "CT"}, "labels": {"0": "background", "1": "Brain"}}, "the other way round"),
+        ({"channel_names": {"0": "CT"}, "labels": {"Brain": 1}}, "names SpinalCord, left_parotid, which"),
+        ([], "is no table"),
+    ],
+)
+def test_a_description_that_is_not_nnunets_is_refused_with_what_is_wrong(
+    tmp_path: Path, about: object, said: str
+) -> None:
+    (nnunet(tmp_path) / "dataset.json").write_text(json.dumps(about))
+
+    with pytest.raises(PackingError, match=said):
+        list(nnunet_cases(tmp_path, Choices(NAMES), Report()))
+
+
 @pytest.mark.parametrize("read", [read_absent, lambda path: read_validation(str(path))])
 def test_a_table_that_is_no_text_is_refused(tmp_path: Path, read: Callable[[Path], object]) -> None:
     path = tmp_path / "table.csv"
@@ -227,6 +248,18 @@ def test_the_cord_of_openkbp_is_an_organ_of_its_own(tmp_path: Path) -> None:
     assert np.array_equal(full(case, "SpinalCord^Clin"), CORD)
     assert np.array_equal(full(case, "Parotid_L"), LEFT)
     assert "A | Larynx | on another patient" in left_out(report)
+
+
+def test_an_image_of_the_bundles_data_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text('{"labels": {}}')
+    (tmp_path / "cases.json").write_text('{"A": {"source_split": "train"}}')
+    app = prepare.typer.Typer()
+    app.command()(prepare.main)
+
+    result = CliRunner().invoke(app, ["openkbp", str(tmp_path), "--out", str(tmp_path / "packs")])
+
+    assert result.exit_code == 2
+    assert "A_0000.nii.gz cannot be read" in " ".join(result.output.split())
 
 
 def test_openkbp_csv_files_stand_upright(tmp_path: Path) -> None:
@@ -358,12 +391,23 @@ def test_binned_pixels_stay_where_they_are() -> None:
     image = an_image()
     frame = Frame((9, 8, 7), SPACING)
 
-    half, wide = binned(image, frame, 2)
+    half, wide = binned(image, frame, (2, 2))
 
     assert half.shape == (24, 20, 24)
     assert half[5, 10, 12] == pytest.approx(image[5, 20:22, 24:26].mean(), abs=0.51)
     assert wide.origin_mm == (9, 9, 7.75)
     assert wide.spacing_mm == (2.5, 4, 3)
+
+
+def test_thick_slices_of_a_sagittal_series_are_not_binned() -> None:
+    """Only an axis of fine pixels is: along columns lie the slices here."""
+    image, frame = np.zeros((30, 30, 8), np.int16), Frame((0, 0, 0), (0.5, 0.5, 2.5))
+    labels = np.zeros(image.shape, np.uint32)
+
+    case = Upright(image, frame, labels, frame).case("case", "test", {})
+
+    assert case.image_frame.spacing_mm == (0.5, 1.5, 2.5)
+    assert case.image.shape == (30, 10, 8)
 
 
 def test_sharp_images_are_smoothed_on_reading_as_before_the_network(tmp_path: Path) -> None:

@@ -107,6 +107,11 @@ def test_validation_packs_are_refused(tmp_path) -> None:
         main([tmp_path / "openkbp-validation-00.npz"], tmp_path)
 
 
+def test_a_pack_that_is_not_there_is_told_with_its_name(tmp_path) -> None:
+    with pytest.raises(typer.BadParameter, match=r"none\.npz cannot be read as a pack"):
+        main([tmp_path / "none.npz"], tmp_path)
+
+
 def test_ranges_survive_being_written() -> None:
     written = reference_ranges(
         [{"Brainstem": organ(25 + i), "Eye_L": organ(8, (30, -70 + i, 20))} for i in range(9)], "test"

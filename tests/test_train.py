@@ -442,6 +442,35 @@ def test_the_best_weights_can_be_exported(tmp_path: Path, monkeypatch: pytest.Mo
     assert Bundle.load(export(config, out)).card["training"].startswith("3 steps")
 
 
+def test_the_best_weights_can_be_exported_though_none_is_any_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(a_config(tmp_path, steps=2, more="[validation]\nevery = 1\ncases = 1\n"))
+    monkeypatch.setattr(train, "mean_dice", lambda *_: {"Brain": 0.0})
+    trained(config, tmp_path / "out")
+
+    assert Bundle.load(export(config, tmp_path / "out", best=True)).card["training"].startswith("1 steps")
+
+
+def test_a_kill_during_validation_leaves_no_checkpoint_that_was_not_validated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(a_config(tmp_path, steps=3, more="[validation]\nevery = 2\ncases = 1\n"))
+    monkeypatch.setattr(train, "CHECKPOINT_EVERY", 1)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "mean_dice", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trained(config, tmp_path / "out")
+    trained(config, tmp_path / "out")
+
+    with (tmp_path / "out/validation.csv").open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file) if row["organ"] == "mean"] == ["2", "3"]
+
+
 def test_validation_without_cases_is_refused(tmp_path: Path) -> None:
     config = load_config(a_config(tmp_path, steps=1), ["validation.every=1", "data.validation_packs=[]"])
     with pytest.raises(ConfigurationError, match="validation_packs has no case"):

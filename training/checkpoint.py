@@ -120,9 +120,9 @@ class Trained:
 
 
 def best_dice(folder: Path) -> float:
-    """The Dice coefficient of the best weights so far; 0 where there are none."""
+    """The Dice coefficient of the best weights so far; -1, less than any, where there are none."""
     state = _read(folder / BEST, torch.device("cpu"))
-    return float(state["dice"]) if state else 0.0
+    return float(state["dice"]) if state else -1.0
 
 
 class Averaged(NamedTuple):

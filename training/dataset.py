@@ -3,6 +3,7 @@
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -219,7 +220,7 @@ def read_packs(paths: Iterable[Path], preprocessing: Preprocessing | None = None
     Raises
     ------
     PackUnreadableError
-        A file is not there or no pack, or was made for other organs, or for these in another order.
+        A file is not there, damaged or no pack, or was made for other organs, or for these in another order.
     """
     for path in paths:
         with _opened(path) as (pack, cases):
@@ -255,21 +256,25 @@ def described(paths: Iterable[Path]) -> Iterator[Known]:
 def _opened(path: Path) -> Iterator[tuple[Mapping[str, NDArray[Any]], list[dict[str, Any]]]]:
     """A pack that was made for our organs and what it says of each case, closed again at the end."""
     try:
-        pack = np.load(path, allow_pickle=False)
-        packed = tuple(pack["organs"])
-    except (OSError, EOFError, LookupError, ValueError, zipfile.BadZipFile) as error:
+        with np.load(path, allow_pickle=False) as pack:
+            cases = json.loads(pack["about"].tobytes())
+            _require_our_organs(path, tuple(pack["organs"]), cases)
+            yield pack, cases
+    except PackUnreadableError:
+        raise
+    except (OSError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise PackUnreadableError(
             f"{path} cannot be read as a pack ({error}); training.prepare writes them"
         ) from error
-    with pack:
-        if packed != ORGANS[: len(packed)]:  # packs of fewer organs stay good: theirs have the same bits
-            raise PackUnreadableError(f"{path} was packed for other organs: prepare it again")
-        cases = json.loads(pack["about"].tobytes())
-        if any(case["group"] in OPENKBP and "SpinalCord" in case["known"] for case in cases):
-            raise PackUnreadableError(
-                f"{path} names the cord of OpenKBP's clinics as that of the 21 organs: prepare it again"
-            )
-        yield pack, cases
+
+
+def _require_our_organs(path: Path, packed: tuple[str, ...], cases: list[dict[str, Any]]) -> None:
+    if packed != ORGANS[: len(packed)]:  # packs of fewer organs stay good: theirs have the same bits
+        raise PackUnreadableError(f"{path} was packed for other organs: prepare it again")
+    if any(case["group"] in OPENKBP and "SpinalCord" in case["known"] for case in cases):
+        raise PackUnreadableError(
+            f"{path} names the cord of OpenKBP's clinics as that of the 21 organs: prepare it again"
+        )
 
 
 def smoothed(case: Case, preprocessing: Preprocessing) -> Case:

@@ -33,6 +33,7 @@ from training.source_openkbp import openkbp_cases
 from training.source_openkbp_csv import openkbp_csv_cases
 from training.source_shapes import shape_cases
 from training.source_tcia21 import tcia21_cases
+from training.volumes import ImageUnreadableError
 
 SOURCES: dict[str, Source] = {
     "archive": archive_cases,
@@ -63,7 +64,7 @@ def main(
         )
         for source, folder in pairs:
             pack(source, folder, choices, out, console)
-    except (PackingError, NameTableError, OSError) as error:
+    except (PackingError, NameTableError, ImageUnreadableError, OSError) as error:
         Console(stderr=True).print(f"[red]{escape(str(error))}")
         sys.exit(2)
 

@@ -110,12 +110,17 @@ def _masks(
 
 def _dataset(root: Path, names: RoiNames, report: Report) -> Dataset:
     about = _json(root / "dataset.json")
-    channels = about.get("channel_names", about.get("modality", {}))
-    if [str(channel).upper() for channel in channels.values()] != ["CT"]:
-        raise PackingError(f"{root / 'dataset.json'} has the channels {channels}; needed is one, CT")
+    channels = about.get("channel_names", about.get("modality"))
+    if not isinstance(channels, dict) or [str(each).upper() for each in channels.values()] != ["CT"]:
+        raise PackingError(
+            f'{root / "dataset.json"} has the channels {channels}; needed is one, CT, as {{"0": "CT"}}'
+        )
+    if not isinstance(about.get("labels"), dict):
+        raise PackingError(f'{root / "dataset.json"} has no table "labels" of names and values')
     values: dict[str, tuple[int, ...]] = {}
     organs: dict[str, str] = {}
     for label, value in about["labels"].items():
+        voxels = _values(value, root)
         if label in {"background", IGNORE}:
             continue
         mapped = names.map(label)
@@ -124,10 +129,14 @@ def _dataset(root: Path, names: RoiNames, report: Report) -> Dataset:
         elif mapped.organ in organs.values():
             raise PackingError(f"{root / 'dataset.json'}: two labels stand for {mapped.organ}")
         else:
-            values[label] = _values(value, root)
+            values[label] = voxels
             organs[label] = mapped.organ
     table = root / "present_labels.json"
     present = _json(table) if table.exists() else {}
+    if unknown := sorted({name for had in present.values() for name in had} - about["labels"].keys()):
+        raise PackingError(
+            f"{table} names {', '.join(unknown)}, which dataset.json does not: correct one of both"
+        )
     return Dataset(
         about.get("file_ending", ".nii.gz"),
         values,
@@ -144,12 +153,16 @@ def _values(value: object, root: Path) -> tuple[int, ...]:
         return tuple(map(int, several))
     except (TypeError, ValueError) as error:
         raise PackingError(
-            f"{root / 'dataset.json'}: a label's value is a whole number, not {value!r}"
+            f"{root / 'dataset.json'}: a label's value is a whole number, not {value!r}; nnU-Net of before "
+            "version 2 wrote values and names the other way round"
         ) from error
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PackingError(f"{path} cannot be read: {error}") from error
+    if not isinstance(table, dict):
+        raise PackingError(f"{path} is no table")
+    return table

@@ -225,10 +225,11 @@ def run(
                 continue
             bar.update(task, completed=step, description=f"entropy {entropy:.3f} dice {dice:.3f}")
             curve.add(step, learning_rate(config, step), entropy, dice)
-            if step % CHECKPOINT_EVERY == 0:
-                trained.save(out, step)
+            # A checkpoint says that its step is done: what of it was not validated never would be.
             if judge and (step % config.validation.every == 0 or step == settings.steps):
                 judge.validate(trained, step, curve)
+            if step % CHECKPOINT_EVERY == 0:
+                trained.save(out, step)
     if ranks.first:
         trained.save(out, step)
         draw(out)

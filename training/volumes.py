@@ -114,13 +114,16 @@ class Upright:
     def case(self, name: str, group: str, known: Mapping[str, tuple[float, float]]) -> Case:
         """A case, its image binned until it fits into a pack."""
         labels, label_frame = crop(self.labels, self.label_frame)
-        factor = max(1, math.ceil(FINEST_PIXEL_MM / self.image_frame.spacing_mm[1] - 1e-6))
+        rows, columns = (
+            max(1, math.ceil(FINEST_PIXEL_MM / mm - 1e-6)) for mm in self.image_frame.spacing_mm[1:]
+        )
         while True:
-            image, frame = binned(self.image, self.image_frame, factor)
+            image, frame = binned(self.image, self.image_frame, (rows, columns))
             case = Case(name, group, image, frame, labels, label_frame, known)
-            if packed_bytes(case) <= PACK_LIMIT_BYTES or factor > 8:
+            if packed_bytes(case) <= PACK_LIMIT_BYTES or max(rows, columns) > 8:
                 return case
-            factor += 1
+            _, row_mm, column_mm = frame.spacing_mm
+            rows, columns = rows + (row_mm <= column_mm + 1e-6), columns + (column_mm <= row_mm + 1e-6)
 
     @property
     def organs(self) -> frozenset[str]:
@@ -157,17 +160,20 @@ def labelled(masks: Mapping[str, NDArray[np.bool_]], shape: tuple[int, ...]) -> 
     return bits(masks) if masks else np.zeros(shape, np.uint32)
 
 
-def binned(image: NDArray[np.int16], frame: Frame, factor: int) -> tuple[NDArray[np.int16], Frame]:
-    """Means of `factor` × `factor` pixels; rows and columns that are left over are cut off."""
-    if factor == 1:
+def binned(
+    image: NDArray[np.int16], frame: Frame, factors: tuple[int, int]
+) -> tuple[NDArray[np.int16], Frame]:
+    """Means of so many rows × columns of pixels; rows and columns that are left over are cut off."""
+    if factors == (1, 1):
         return image, frame
-    rows, columns = (n // factor for n in image.shape[1:])
-    blocks = image[:, : rows * factor, : columns * factor].reshape(-1, rows, factor, columns, factor)
+    down, across = factors
+    rows, columns = image.shape[1] // down, image.shape[2] // across
+    blocks = image[:, : rows * down, : columns * across].reshape(-1, rows, down, columns, across)
     means = np.stack([np.rint(plane.mean(axis=(1, 3))) for plane in blocks]).astype(np.int16)
     dz, dy, dx = frame.spacing_mm
     z, y, x = frame.origin_mm
-    shift = (factor - 1) / 2
-    return means, Frame((z, y + shift * dy, x + shift * dx), (dz, dy * factor, dx * factor))
+    origin = (z, y + (down - 1) / 2 * dy, x + (across - 1) / 2 * dx)
+    return means, Frame(origin, (dz, dy * down, dx * across))
 
 
 def upright(volume: CTVolume, masks: Mapping[str, Mask]) -> Upright:
