@@ -10,7 +10,7 @@ import pytest
 
 from tests.training_cases import a_case
 from training import dataset
-from training.dataset import PackUnreadableError, described, read_packs, write_packs
+from training.dataset import PackUnreadableError, described, patient_mark, read_packs, write_packs
 
 
 def test_packs_give_back_what_was_packed(tmp_path: Path) -> None:
@@ -46,16 +46,22 @@ def test_a_pack_in_which_the_clinics_cord_is_that_of_the_21_organs_is_refused(tm
         list(read_packs(write_packs([case], tmp_path / "pack")))
 
 
-def test_packs_say_which_organs_are_absent_and_those_of_before_are_read(tmp_path: Path) -> None:
-    case = a_case(known=dict.fromkeys(("Brain", "Lens_L"), (-np.inf, np.inf)))
+def test_packs_say_which_organs_are_absent_and_who_it_is_and_those_of_before_are_read(tmp_path: Path) -> None:
+    case = replace(
+        a_case(known=dict.fromkeys(("Brain", "Lens_L"), (-np.inf, np.inf))), patient=patient_mark("P1")
+    )
     paths = write_packs([case], tmp_path / "pack")
 
     [known] = described(paths)
-    without(paths[0], "absent")
+    for key in ("absent", "patient"):
+        without(paths[0], key)
     [silent] = described(paths)
+    [read] = read_packs(paths)
 
     assert (known.organs, known.absent) == ({"Brain", "Lens_L"}, {"Lens_L"})
     assert (silent.organs, silent.absent) == ({"Brain", "Lens_L"}, frozenset())
+    assert (known.marks, silent.marks) == ({known.mark, case.patient}, {known.mark})
+    assert read.patient == ""
 
 
 def without(pack: Path, key: str) -> None:

@@ -341,6 +341,11 @@ def test_card_names_the_weights_and_what_was_never_measured() -> None:
     assert "(figures/x.png)" in text
     assert "training.prepare archive FOLDER --validation FILE" in text
     assert "not said" in text
+    assert "Whether these cases were trained on is not known" in text
+    about["card"]["trained_on"] = ["ab" * 8]
+    text = model_card(about, summarise([one("Brain")]), human(0.9), [], {})
+    assert "Cases whose patients were never trained on." in text
+    assert "not known" not in text
 
 
 @pytest.fixture(scope="module")
@@ -375,10 +380,11 @@ def invoke(folder: Path, *more: str, out: str = "out") -> str:
 def test_what_a_bundle_was_trained_on_is_not_measured_but_as_a_trial(tmp_path: Path) -> None:
     """Its own cases say nothing of a network's accuracy; the card says that no patient was trained on."""
     about = write_band_bundle(tmp_path / "bundle") / "model.json"
-    write_packs([a_case("seen"), a_case("new")], tmp_path / "packs" / "a-validation")
-    (seen, _) = described((tmp_path / "packs").iterdir())
+    again = replace(a_case("seen again"), patient="of a patient")
+    write_packs([a_case("seen"), again, a_case("new")], tmp_path / "packs" / "a-validation")
+    (seen, *_) = described((tmp_path / "packs").iterdir())
     said = json.loads(about.read_text())
-    said["card"] = {"trained_on": [seen.mark]}
+    said["card"] = {"trained_on": [seen.mark, again.patient]}
     about.write_text(json.dumps(said))
     words = [str(tmp_path / "bundle"), "--packs", str(tmp_path / "packs"), "--out", str(tmp_path / "out")]
     app = evaluate.typer.Typer()
@@ -387,7 +393,7 @@ def test_what_a_bundle_was_trained_on_is_not_measured_but_as_a_trial(tmp_path: P
     result = CliRunner().invoke(app, words)
 
     assert result.exit_code == 2
-    assert "1 of these cases were trained on, seen among them" in " ".join(
+    assert "2 of these cases, or their patients, were trained on, seen among them" in " ".join(
         result.output.replace("│", " ").split()
     )
     assert CliRunner().invoke(app, [*words, "--cases", "1"]).exit_code == 0

@@ -22,7 +22,7 @@ from tests.phantom import make_grid, phantom_hu, write_series
 from tests.structure_set_files import Points, outlines, write_structure_set
 from tests.structure_set_samples import ORGANS, ct_volume, organ_masks
 from training.archive_index import index_archive
-from training.dataset import Case, read_packs
+from training.dataset import Case, described, patient_mark, read_packs
 from training.organ_contours import organ_mask
 from training.packing import Choices, PackingError, read_absent, read_validation
 from training.packing_report import Outcome, Report
@@ -561,6 +561,23 @@ def test_patients_in_one_folder_are_told_apart_and_each_is_in_one_split(tmp_path
     assert not train & held
     assert reasons(report) == ""
     assert (tmp_path / "packs/archive-report.csv").read_text().count('packed,"contoured: SpinalCord;') == 4
+
+
+def test_a_patient_is_known_again_in_another_preparation_by_a_mark(tmp_path: Path) -> None:
+    """Another CT, years later: it is not measured what another of hers taught. The pack does not say her ID."""
+    marks, console = [], Console(quiet=True)
+    for seed, validation in ((1, frozenset()), (2, frozenset({"P4711"}))):
+        folder, out = tmp_path / str(seed), tmp_path / f"packs{seed}"
+        files = write_series(folder / "CT", seed=seed, PatientID="P4711")
+        write_structure_set(folder / "RS.dcm", files, {"Cord": contours()["Moelle"]})
+        pack("archive", folder, Choices(NAMES, validation=validation), out, console)
+        [path] = out.glob("*.npz")
+        marks += [case.marks for case in described([path])]
+        with np.load(path) as arrays:
+            assert b"P4711" not in arrays["about"].tobytes()
+
+    assert marks[0] != marks[1]
+    assert marks[0] & marks[1] == {patient_mark("P4711")}
 
 
 def test_one_patient_under_two_ids_is_pointed_out(tmp_path: Path) -> None:

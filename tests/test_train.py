@@ -24,7 +24,7 @@ from tests.training_cases import a_case, a_config
 from training import train
 from training.checkpoint import BEFORE, BEST, LAST, TrainingStoppedError
 from training.config import ORGANS, ConfigurationError, DataConfig, TrainConfig, load_config
-from training.dataset import Known, described, write_packs
+from training.dataset import Known, described, patient_mark, write_packs
 from training.export import export
 from training.stop import Stop
 from training.train import (
@@ -158,8 +158,25 @@ def test_a_folder_of_another_grid_is_refused(tmp_path: Path, config: TrainConfig
 def test_a_case_to_measure_is_not_trained_on(tmp_path: Path, config: TrainConfig) -> None:
     both = load_config(tmp_path / "run.toml", [f'data.validation_packs=["{config.data.packs[0]}"]'])
 
-    with pytest.raises(ConfigurationError, match="2 cases are in packs and in validation_packs too, such as"):
+    with pytest.raises(
+        ConfigurationError, match="2 cases, or their patients, are in packs and in validation_packs too"
+    ):
         trained(both, tmp_path / "out")
+
+
+def test_a_patient_to_measure_is_not_trained_on_by_another_scan(tmp_path: Path, config: TrainConfig) -> None:
+    """Nor after the packs were prepared anew."""
+    patient = patient_mark("P1")
+    write_packs([replace(a_case("of 2024"), patient=patient)], tmp_path / "pack")
+    trained(config, tmp_path / "out", AfterSteps(1))
+    write_packs([replace(a_case("of 2026"), patient=patient)], tmp_path / "measured")
+
+    with pytest.raises(ConfigurationError, match="in packs and in validation_packs too, such as of 2024"):
+        trained(config, tmp_path / "out")
+
+    write_packs([a_case("another")], tmp_path / "pack")
+    with pytest.raises(ConfigurationError, match=r"were trained on in this folder .* such as of 2026"):
+        trained(config, tmp_path / "out")
 
 
 def marks(pack: str) -> set[str]:
@@ -192,7 +209,7 @@ def test_a_case_that_was_trained_on_is_not_measured_after_a_resume(
     write_packs([a_case("another")], tmp_path / "pack")
 
     with pytest.raises(
-        ConfigurationError, match=r"1 cases of validation_packs were trained on .* such as pack a"
+        ConfigurationError, match=r"1 cases of validation_packs, .* were trained on .* such as pack a"
     ):
         trained(config, tmp_path / "out")
 
@@ -206,7 +223,7 @@ def test_a_case_that_the_weights_to_begin_with_were_trained_on_is_not_measured(
     more = load_config(tmp_path / "run.toml", [*changes, f'data.validation_packs=["{config.data.packs[0]}"]'])
 
     with pytest.raises(
-        ConfigurationError, match=r"2 cases of validation_packs were trained on .* in begin_with"
+        ConfigurationError, match=r"2 cases of validation_packs, .* were trained on .* in begin_with"
     ):
         trained(more, tmp_path / "more")
 

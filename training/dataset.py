@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +54,7 @@ class Case:
     `known` maps each organ that was contoured, or is truly absent, to the range of millimetres along the
     body axis (feet to head) within which that holds; any other organ says nothing and is left out of the loss.
     `smoothed_to_mm` is the in-plane resolution to which the image was smoothed when it was packed; 0: it was not.
+    `patient` is the `patient_mark` of whose scan it is; empty where nothing is known but the scan.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Case:
     label_frame: Frame
     known: Mapping[str, tuple[float, float]]
     smoothed_to_mm: float = 0.0
+    patient: str = ""
 
     def organ(self, name: str) -> NDArray[np.bool_]:
         """One organ's mask on the grid of the labels."""
@@ -78,18 +81,33 @@ class Case:
 class Known(NamedTuple):
     """What a case can teach: its organs whose truth is known, and those of them that are known not to be there.
 
-    Packs did not always say what is absent: it is among the organs then.
+    Packs did not always say what is absent, which is among the organs then, nor whose scan it is.
     """
 
     name: str
     group: str
     organs: frozenset[str]
     absent: frozenset[str] = frozenset()
+    patient: str = ""
 
     @property
     def mark(self) -> str:
         """By which the case is known again, without its name; whoever drew the contours, it is the same image."""
         return hashlib.sha256(f"{self.group.removesuffix(PSEUDO)}/{self.name}".encode()).hexdigest()[:16]
+
+    @property
+    def marks(self) -> frozenset[str]:
+        """Marks of the image and, where it is known, of the patient: who shares one is the same patient."""
+        return frozenset({self.mark, self.patient} - {""})
+
+
+@cache
+def patient_mark(patient_id: str) -> str:
+    """By which a patient is known again in another preparation and from the bundle, without the Patient ID.
+
+    Patient IDs are few enough to try them all: the hash is a slow one.
+    """
+    return hashlib.scrypt(patient_id.encode(), salt=b"oarlock Patient ID", n=2**14, r=8, p=1, dklen=8).hex()
 
 
 def counted(case: Case, organ: str) -> NDArray[np.bool_]:
@@ -166,6 +184,7 @@ class PackWriter:
                 "known": {name: list(span) for name, span in case.known.items()},
                 "absent": sorted(case.absent),
                 "smoothed_to_mm": case.smoothed_to_mm,
+                "patient": case.patient,
             }
         )
 
@@ -235,6 +254,7 @@ def read_packs(paths: Iterable[Path], preprocessing: Preprocessing | None = None
                     known={name: (low, high) for name, (low, high) in about["known"].items()},
                     # Before the packs said so, every one held images as coarse as the network's, or made so.
                     smoothed_to_mm=about.get("smoothed_to_mm", NETWORK_RESOLUTION_MM),
+                    patient=about.get("patient", ""),
                 )
                 yield smoothed(case, preprocessing) if preprocessing else case
 
@@ -249,6 +269,7 @@ def described(paths: Iterable[Path]) -> Iterator[Known]:
                     about["group"],
                     frozenset(about["known"]),
                     frozenset(about.get("absent", ())),
+                    about.get("patient", ""),
                 )
 
 

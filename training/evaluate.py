@@ -115,14 +115,15 @@ def require_untaught(bundle: Bundle, files: Iterable[Path]) -> None:
     Raises
     ------
     typer.BadParameter
-        Cases that the bundle names as trained on.
+        Cases, or cases of patients, that the bundle names as trained on.
     """
     trained_on = set(bundle.card.get("trained_on", ()))
-    seen = [case.name for case in described(files) if case.mark in trained_on]
+    seen = [case.name for case in described(files) if case.marks & trained_on]
     if seen:
         raise typer.BadParameter(
-            f"{len(seen)} of these cases were trained on, {seen[0]} among them: they say nothing of the network's "
-            "accuracy; with --cases N they are measured as a trial, which changes neither bundle nor card"
+            f"{len(seen)} of these cases, or their patients, were trained on, {seen[0]} among them: they say "
+            "nothing of the network's accuracy; with --cases N they are measured as a trial, which changes "
+            "neither bundle nor card"
         )
 
 

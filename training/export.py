@@ -56,7 +56,7 @@ def taught_by(cases: Iterable[Known], config: TrainConfig) -> Taught:
     for case in cases:
         if data.group_weights.get(case.group):
             organs |= case.organs - case.absent - set(data.untaught.get(case.group, ()))
-            marks.add(case.mark)
+            marks |= case.marks
     if config.begin_with:
         earlier = Bundle.load(Path(config.begin_with))
         organs.update(outputs_of(earlier))

@@ -21,6 +21,9 @@ Measured on the grid of the reference contours, over the part of the image for w
 - Between weights, thresholds and ways to tile was chosen on these cases too: expect a little less on others.
 """
 
+KEPT_APART = "Cases whose patients were never trained on."
+NOT_KNOWN = "Whether these cases were trained on is not known: the bundle does not say on which it was."
+
 GOAL_EXPLANATION = """\
 *goal*: the mean Dice that is asked for, and what was measured less the goal, in points of a hundred.
 *people*: mean Dice of two people, who kept to a protocol of their own, against contours of the same clinics, on
@@ -197,7 +200,7 @@ def model_card(
         "",
         "## What was measured",
         "",
-        "Cases whose patients were never trained on.",
+        KEPT_APART if details.get("trained_on") else NOT_KNOWN,
         *accuracy(summaries, human, clinical, figures),
         f"Never measured on real CT: {', '.join(never) or 'none of the offered organs'}.",
         f"Measured, but not offered and never sent: {', '.join(beside) or 'none'}.",

@@ -76,7 +76,7 @@ def pseudo_labelled(segmenter: Segmenter, case: Case, organs: Collection[str], c
     known = dict.fromkeys(taught, EVERYWHERE)
     return Case(
         case.name, case.group + PSEUDO, case.image, case.image_frame, bits(taught), frame, known,
-        smoothed_to_mm=case.smoothed_to_mm,
+        smoothed_to_mm=case.smoothed_to_mm, patient=case.patient,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from model.errors import SeriesUnsuitable
 from model.geometry import Mask
 from model.structures import TYPICAL_CM3
 from training.archive_index import ArchiveIndex, Header, index_archive
-from training.dataset import Case
+from training.dataset import Case, patient_mark
 from training.organ_contours import RoiUnusableError, organ_mask
 from training.packing import CONTRADICTION, Choices, PreparedCase
 from training.packing_report import Report
@@ -71,7 +71,7 @@ def archive_cases(root: Path, choices: Choices, report: Report) -> Iterator[Prep
         absent = Absent(choices.absent.get(patient, frozenset()), frozenset(drawn[patient]))
         case = _case(uid, chosen, absent, choices.names, index, report)
         if case is not None:
-            yield choices.split(patient), case
+            yield choices.split(patient), replace(case, patient=patient_mark(patient))
 
 
 def _drawn(structure_set: StructureSet, names: RoiNames) -> set[str]:

@@ -116,29 +116,33 @@ def load_data(config: TrainConfig, device: torch.device) -> Data:
         _taught(case, config.data.untaught.get(case.group, ()))
         for case in read_packs(map(Path, config.data.packs), config.preprocessing)
     ]
-    known = [Known(case.name, case.group, frozenset(case.known), case.absent) for case in packed]
+    known = [
+        Known(case.name, case.group, frozenset(case.known), case.absent, case.patient) for case in packed
+    ]
     return Data([DeviceCase(case, device) for case in packed], known, draw_chances(known, config.data))
 
 
 def _require_apart(data: DataConfig) -> None:
-    """Let no case be trained on that is measured; packs of validation cases need not be at hand."""
+    """Let no patient be trained on who is measured; packs of validation cases need not be at hand."""
     trained, measured = (
-        {case.mark: case.name for case in described(path for path in map(Path, packs) if path.exists())}
+        list(described(path for path in map(Path, packs) if path.exists()))
         for packs in (data.packs, data.validation_packs)
     )
-    if both := sorted(trained[mark] for mark in trained.keys() & measured):
+    marks = {mark for case in measured for mark in case.marks}
+    if both := sorted(case.name for case in trained if case.marks & marks):
         raise ConfigurationError(
-            f"[data] {len(both)} cases are in packs and in validation_packs too, such as {both[0]}: prepare anew"
+            f"[data] {len(both)} cases, or their patients, are in packs and in validation_packs too, such as "
+            f"{both[0]}: prepare anew"
         )
 
 
 def _require_untaught(data: DataConfig, taught: Taught) -> None:
-    """Let no case be measured that was trained on, whatever the packs are called now."""
+    """Let no patient be measured who was trained on, whatever the packs hold by now."""
     packs = (path for path in map(Path, data.validation_packs) if path.exists())
-    if seen := sorted(case.name for case in described(packs) if case.mark in taught.marks):
+    if seen := sorted(case.name for case in described(packs) if case.marks & taught.marks):
         raise ConfigurationError(
-            f"[data] {len(seen)} cases of validation_packs were trained on in this folder or in begin_with, "
-            f"such as {seen[0]}: measure others, or begin without them in another folder"
+            f"[data] {len(seen)} cases of validation_packs, or their patients, were trained on in this folder or "
+            f"in begin_with, such as {seen[0]}: measure others, or begin without them in another folder"
         )
 
 
