@@ -361,6 +361,23 @@ def test_a_bundle_offers_what_its_cases_taught_and_nothing_else(tmp_path: Path, 
     assert torch.allclose(bundle.network(image), drawn, atol=0.05)  # a bundle holds half precision
 
 
+def test_a_bundle_whose_author_says_nothing_names_the_groups_that_it_was_trained_on(
+    tmp_path: Path, config: TrainConfig
+) -> None:
+    trained(config, tmp_path / "out")
+    first = export(config, tmp_path / "out")
+    more = load_config(tmp_path / "run.toml", [f'begin_with="{first}"'])
+    said = load_config(tmp_path / "run.toml", ['card.training_data=["20 CTs"]'])
+
+    first_lines, more_lines, said_lines = (
+        Bundle.load(export(each, tmp_path / "out")).card["training_data"] for each in (config, more, said)
+    )
+
+    assert first_lines == ["cases of test; the bundle's author says no more of them"]
+    assert more_lines == [*first_lines, "before, what tiny 0 was trained on, with whose weights it began"]
+    assert said_lines == ["20 CTs"]
+
+
 def test_an_organ_that_no_case_has_is_not_offered(tmp_path: Path, config: TrainConfig) -> None:
     """Cases that only ever lack it teach to draw it never."""
     known = dict.fromkeys(("Brain", "Glnd_Submand_L"), (-np.inf, np.inf))

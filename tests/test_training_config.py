@@ -10,7 +10,7 @@ from rich.console import Console
 from model.unet import UNet3D
 from tests.paths import REPOSITORY
 from tests.training_cases import a_case, a_config
-from training.config import ConfigurationError, load_config
+from training.config import CardConfig, ConfigurationError, load_config
 from training.dataset import write_packs
 from training.stop import Stop
 from training.train import run
@@ -93,6 +93,14 @@ def test_a_shipped_configuration_builds_and_takes_a_step(tmp_path: Path, path: P
     quiet = Console(quiet=True)
 
     assert run(config, tmp_path / "out", torch.device("cpu"), Stop(), quiet)
+
+
+def test_the_configuration_for_ones_own_data_claims_nothing_of_others() -> None:
+    """Its bundle has a name of its own and no card of another's data."""
+    own, first = (load_config(REPOSITORY / f"training/configs/{name}.toml") for name in ("own", "first"))
+
+    assert own.name != first.name
+    assert own.card == CardConfig()
 
 
 def test_weights_of_the_large_network_fit_into_the_repository() -> None:

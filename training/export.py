@@ -37,7 +37,7 @@ def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
         preprocessing=config.preprocessing,
         tile=config.patch,
         card={
-            "training_data": config.card.training_data,
+            "training_data": config.card.training_data or _groups_taught(config),
             "trained_on": sorted(learned.marks),
             "training": how,
             "limits": config.card.limits,
@@ -45,6 +45,18 @@ def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
         },
     )
     return out / "bundle"
+
+
+def _groups_taught(config: TrainConfig) -> tuple[str, ...]:
+    """What can be said of the training data where the author of the configuration says nothing."""
+    groups = sorted(group for group, weight in config.data.group_weights.items() if weight)
+    lines = [f"cases of {', '.join(groups)}; the bundle's author says no more of them"]
+    if config.begin_with:
+        earlier = Bundle.load(Path(config.begin_with))
+        lines.append(
+            f"before, what {earlier.name} {earlier.version} was trained on, with whose weights it began"
+        )
+    return tuple(lines)
 
 
 def taught_by(cases: Iterable[Known], config: TrainConfig) -> Taught:
