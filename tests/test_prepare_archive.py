@@ -580,14 +580,20 @@ def test_a_patient_is_known_again_in_another_preparation_by_a_mark(tmp_path: Pat
     assert marks[0] & marks[1] == {patient_mark("P4711")}
 
 
-def test_one_patient_under_two_ids_is_pointed_out(tmp_path: Path) -> None:
-    """Two ids in one frame of reference may be one patient in both splits."""
+@pytest.mark.parametrize(
+    ("other", "shared"),
+    [("StudyInstanceUID", "Frame of Reference"), ("FrameOfReferenceUID", "Study")],
+)
+def test_one_patient_under_two_ids_is_pointed_out(tmp_path: Path, other: str, shared: str) -> None:
+    """Two ids in one study or frame of reference may be one patient in both splits."""
     linked(tmp_path / "CT")
-    write_series(tmp_path / "again", SeriesInstanceUID="1.2.3.4", PatientID="PSEUDONYM")
+    uids = {"SeriesInstanceUID": "1.2.3.4", other: "1.2.3.5"}
+    write_series(tmp_path / "again", PatientID="PSEUDONYM", **uids)
 
     _, report = packed(tmp_path)
 
-    assert "2 Patient IDs share it" in reasons(report, Outcome.REMARK)
+    [line] = [line for line in report.lines if "2 Patient IDs share it" in line.reason]
+    assert line.subject.startswith(shared)
 
 
 def test_the_terminal_says_once_what_happened_to_many() -> None:

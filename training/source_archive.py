@@ -55,7 +55,7 @@ def archive_cases(root: Path, choices: Choices, report: Report) -> Iterator[Prep
     """
     index = index_archive(root, report, Console(stderr=True))
     choices.require_known(index.patients, report)
-    _remark_on_shared_frames(index, report)
+    _remark_on_shared_uids(index, report)
     drawn_on = _match_all(index, report)
     taken: dict[str, tuple[str, Candidate]] = {}
     for uid, headers in sorted(index.series.items(), key=lambda item: item[1][0].path):
@@ -80,16 +80,21 @@ def _drawn(structure_set: StructureSet, names: RoiNames) -> set[str]:
     return {organ for organ in mapped if organ}
 
 
-def _remark_on_shared_frames(index: ArchiveIndex, report: Report) -> None:
-    """One patient under two ids could be in both splits; a Frame of Reference is of one patient."""
-    ids: dict[str, set[str]] = {}
+def _remark_on_shared_uids(index: ArchiveIndex, report: Report) -> None:
+    """One patient under two ids could be in both splits; a study and a Frame of Reference are of one patient."""
+    ids: dict[str, set[str]] = defaultdict(set)
     for headers in index.series.values():
         for header in headers:
-            ids.setdefault(header.frame_of_reference_uid, set()).add(header.patient.id)
-    for frame, patients in ids.items():
-        if frame and len(patients) > 1:
+            for kind, uid in (
+                ("Frame of Reference", header.frame_of_reference_uid),
+                ("Study", header.study_instance_uid),
+            ):
+                if uid:
+                    ids[f"{kind} {uid}"].add(header.patient.id)
+    for shared, patients in ids.items():
+        if len(patients) > 1:
             report.remark(
-                f"Frame of Reference {frame}",
+                shared,
                 f"{len(patients)} Patient IDs share it: if they are one patient, list all of them for one split",
             )
 
