@@ -1,12 +1,13 @@
 """Rules about which way round a patient is: left and right, up and down, front and back."""
 
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from daemon.lint_finding import Finding, error, warning
 from daemon.lint_view import RoiView, StructureSetView
+from daemon.side_words import SIDE_WORDS, sides, words
+from model.structures import LEFT, RIGHT, Code
 
 SWAPPED = error(
     "sides-swapped",
@@ -37,13 +38,6 @@ RULES = (SWAPPED, WRONG_SIDE, UPSIDE_DOWN, BACK_TO_FRONT)
 MARGIN_MM = 5.0
 """How far beyond the middle an ROI must lie before its side, or order, is doubted."""
 
-_SIDES = {
-    "L": frozenset({"l", "left", "lt", "links", "gauche", "sinistra", "sin", "izquierda", "izq"}),
-    "R": frozenset({"r", "right", "rt", "rechts", "droite", "destra", "derecha"}),
-}
-_WORD = re.compile(r"(?:[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+)[0-9]*|[0-9]+")
-"""Digits stay with what they follow, so that the vertebra L5 is no left one."""
-
 _MIDLINE = frozenset(
     {"brainstem", "spinalcord", "spinalcanal", "larynx", "esophagus", "trachea", "mandible"}
 ) | {
@@ -66,38 +60,34 @@ _BEFORE = {
 }
 
 
-def words(name: str) -> tuple[str, ...]:
-    """Return a name's words in small letters; underscores, capitals, digits and signs divide them."""
-    return tuple(each.lower() for each in _WORD.findall(name))
-
-
-def side(name: str) -> str:
-    """L or R where exactly one side is named, else empty."""
-    found = {letter for letter, of_side in _SIDES.items() if of_side & set(words(name))}
-    return found.pop() if len(found) == 1 else ""
+def side(name: str) -> Code | None:
+    """Left or right where exactly one side is named."""
+    found = sides(name)
+    return next(iter(found)) if len(found) == 1 else None
 
 
 def stem(name: str) -> str:
     """Return the words of a name but for its side, run together."""
-    sides = _SIDES["L"] | _SIDES["R"]
-    return "".join(each for each in words(name) if each not in sides)
+    return "".join(each for each in words(name) if each not in SIDE_WORDS)
 
 
 def check_sides(view: StructureSetView) -> Iterator[Finding]:
     """What is named left lies at larger x than its partner, or than the patient's middle."""
     placed = [roi for roi in view.rois if np.isfinite(roi.centre_mm[0])]
-    by_side = {letter: {stem(roi.name): roi for roi in placed if side(roi.name) == letter} for letter in "LR"}
-    paired = by_side["L"].keys() & by_side["R"].keys()
+    by_side = {
+        each: {stem(roi.name): roi for roi in placed if side(roi.name) == each} for each in (LEFT, RIGHT)
+    }
+    paired = by_side[LEFT].keys() & by_side[RIGHT].keys()
     for key in sorted(paired):
-        left, right = by_side["L"][key], by_side["R"][key]
+        left, right = by_side[LEFT][key], by_side[RIGHT][key]
         if left.centre_mm[0] <= right.centre_mm[0]:
             x = f"x {left.centre_mm[0]:.1f} and {right.centre_mm[0]:.1f} mm"
             yield SWAPPED.at(left.path, f"{left.name} lies to the right of {right.name}: {x}", left.name)
-    middle = _middle_mm(placed, [(by_side["L"][key], by_side["R"][key]) for key in sorted(paired)])
+    middle = _middle_mm(placed, [(by_side[LEFT][key], by_side[RIGHT][key]) for key in sorted(paired)])
     if middle is None:
         return
-    for letter, sign in (("L", 1), ("R", -1)):
-        for key, roi in by_side[letter].items():
+    for which, sign in ((LEFT, 1), (RIGHT, -1)):
+        for key, roi in by_side[which].items():
             off = sign * (roi.centre_mm[0] - middle)
             if key not in paired and off < -MARGIN_MM:
                 x = f"x {roi.centre_mm[0]:.1f} mm, the patient's middle at {middle:.1f} mm"

@@ -1,7 +1,6 @@
 """What no single line of a template shows: names taken twice, sides exchanged, sources that are not there."""
 
-import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 
@@ -9,16 +8,12 @@ from daemon.config_source import Location
 from daemon.derivation import Operation
 from daemon.destination_profile import Profile
 from daemon.short_names import short_names, shortening_remarks
+from daemon.side_words import sides
 from daemon.structure_template import Template, TemplateStructure
 from model.structures import EXTRA_STRUCTURES, LEFT, RIGHT, STRUCTURES, Code
 
 _ORGANS = {each.name: each for each in STRUCTURES + EXTRA_STRUCTURES}
 _ORGAN_NAMES = {name.casefold(): name for name in _ORGANS}
-_WORD = re.compile(r"[^\W_]+")
-_SIDE_WORDS: Mapping[str, Code] = {
-    **dict.fromkeys(("l", "lt", "left"), LEFT),
-    **dict.fromkeys(("r", "rt", "right"), RIGHT),
-}
 
 
 def contradictions(template: Template) -> Iterator[tuple[Location, str]]:
@@ -66,7 +61,7 @@ def _misleading(line: TemplateStructure, template: Template) -> Iterator[str]:
         meant = _ORGAN_NAMES.get(name.casefold())
         if meant and meant != own:
             yield f'"{name}" is TG-263\'s name of {meant}, and this structure is {own or "derived"}'
-        says = {_SIDE_WORDS[word] for word in _WORD.findall(name.casefold()) if word in _SIDE_WORDS}
+        says = sides(name)
         # A derived structure may be named after what is cut away as well.
         is_wrong = says != is_on if own else says.isdisjoint(is_on)
         if len(is_on) == 1 and says and is_wrong:

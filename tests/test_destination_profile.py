@@ -12,6 +12,7 @@ from daemon.config import Destination
 from daemon.contour_data import MAX_VALUE_BYTES
 from daemon.destination_profile import PROFILES, UNCONFIRMED, HoleStyle, as_markdown
 from daemon.short_names import short_names, shortening_remarks
+from daemon.side_words import sides
 from model.structures import EXTRA_STRUCTURES, STRUCTURES
 from tests.paths import REPOSITORY
 
@@ -63,6 +64,12 @@ def test_tg_263_names_are_never_changed(profile):
         ("Submandibular gland left", "Submandibul left"),
         ("Glnd_Submand_L_PRV05", "Glnd_Sub_L_PRV05"),
         ("Optic_Chiasm_and_Nerves", "Optic_Chiasm_and"),
+        ("Submandibular gland (R)", "Submandibula (R)"),
+        ("SubmandibularGlandR", "SubmandibularGlR"),
+        ("Glande_parotide_droite", "Glande_pa_droite"),
+        ("Unterkieferdruese_rechts", "Unterkief_rechts"),
+        ("Glandula_parotis_re", "Glandula_paro_re"),
+        ("Left_Submandibular_Gland", "Left_Submandibul"),
     ],
 )
 def test_a_shortened_name_keeps_the_ending_that_tells_it_apart(name, short):
@@ -77,6 +84,11 @@ def test_what_would_become_the_same_is_numbered_and_who_fits_keeps_the_name():
         "Optic_Chiasm_and_Nerves": "Optic_Chiasm_an2",
         "Optic_Chiasm_and_Tracts": "Optic_Chiasm_an3",
     }
+
+
+def test_no_shortened_name_is_an_organ_s_in_tg_263():
+    name = "Glnd_Lacrimal_ring_L"
+    assert short_names([name], ECLIPSE) == {name: "Glnd_Lacrimal2_L"}
 
 
 def test_case_alone_does_not_tell_names_apart():
@@ -123,3 +135,6 @@ def test_names_of_any_kind_fit_and_stay_apart(names):
     assert set(shortened) == set(names)
     assert all(0 < len(short) <= 16 for short in shortened.values())
     assert len({short.casefold() for short in shortened.values()}) == len(names)
+    for name, short in shortened.items():
+        if len(sides(name)) < 2:
+            assert sides(short) == sides(name)

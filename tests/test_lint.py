@@ -23,6 +23,7 @@ from daemon.result_header import encode
 from daemon.structure_set import build_structure_set
 from model.ct import read_series
 from model.geometry import Mask
+from model.structures import LEFT, RIGHT
 from tests.command import Oarlock
 from tests.lint_examples import (
     ALONE,
@@ -208,14 +209,17 @@ def test_a_contour_that_begins_elsewhere_is_the_same_contour():
 @pytest.mark.parametrize(
     ("name", "expected", "rest"),
     [
-        ("Parotid_L", "L", "parotid"),
-        ("RT_PAROTID", "R", "parotid"),
-        ("ParotidL", "L", "parotid"),
-        ("left optic nerve", "L", "opticnerve"),
-        ("LN_Neck_II_R", "R", "lnneckii"),
-        ("VB_L5", "", "vbl5"),
-        ("Larynx", "", "larynx"),
-        ("Lens_L+R", "", "lens"),
+        ("Parotid_L", LEFT, "parotid"),
+        ("RT_PAROTID", RIGHT, "parotid"),
+        ("ParotidL", LEFT, "parotid"),
+        ("left optic nerve", LEFT, "opticnerve"),
+        ("LN_Neck_II_R", RIGHT, "lnneckii"),
+        ("VB_L5", None, "vbl5"),
+        ("Larynx", None, "larynx"),
+        ("Auge_li", LEFT, "auge"),
+        ("Parotide_droite", RIGHT, "parotide"),
+        ("Parotide dx", RIGHT, "parotide"),
+        ("Lens_L+R", None, "lens"),
     ],
 )
 def test_sides_are_read_from_words_and_not_from_letters(name, expected, rest):

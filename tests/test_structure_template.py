@@ -179,6 +179,11 @@ def test_every_problem_is_told_with_its_file_line_and_key(problems):
         (organ("Eye_L", 'name = "Eye_R"'), "TG-263's name of Eye_R, and this structure is Eye_L"),
         (organ("Eye_L", 'name = "right eye"'), '"right eye" says right, and the organ is Eye_L'),
         (organ("Eye_R", 'synonyms = ["Oculus L"]'), '"Oculus L" says left, and the organ is Eye_R'),
+        (organ("Eye_L", 'name = "Auge_rechts"'), '"Auge_rechts" says right, and the organ is Eye_L'),
+        (organ("Eye_R", 'name = "Auge li"'), '"Auge li" says left, and the organ is Eye_R'),
+        (organ("Parotid_R", 'name = "Parotide gauche"'), "says left, and the organ is Parotid_R"),
+        (organ("Parotid_L", 'synonyms = ["Parotide dx"]'), "says right, and the organ is Parotid_L"),
+        (organ("Parotid_L", 'name = "ParotisR"'), "says right, and the organ is Parotid_L"),
         (["[[structures]]", 'name = "Lens_L"', 'union = ["Eye_L", "Eye_R"]'], "this structure is derived"),
         (
             ["[[structures]]", 'name = "Parotid_R_PRV05"', 'margin = { of = "Parotid_L", mm = 5 }'],
