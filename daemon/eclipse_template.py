@@ -3,17 +3,30 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from daemon.errors import ConfigError
-from daemon.structure_template import InterpretedType
+from daemon.side_words import sides, words
+from daemon.structure_template import InterpretedType, is_plain
 from model.structures import EXTRA_STRUCTURES, STRUCTURES, Code, Structure
 
 _ORGANS = STRUCTURES + EXTRA_STRUCTURES
 _BY_NAME = {organ.name.casefold(): organ for organ in _ORGANS}
 _BY_FMA = {str(organ.fma): organ for organ in _ORGANS}
+_NOT_THE_ORGAN = frozenset({
+    "prv", "ptv", "ctv", "gtv", "itv", "margin", "expansion", "exp", "expanded", "plus", "minus", "mm", "cm",
+    "ring", "shell", "wall", "sub", "subtracted", "crop", "cropped", "cut", "without", "excl", "overlap", "union",
+    "total", "both", "part", "partial", "spared", "opt", "plan", "help", "dummy", "old", "new", "copy",
+    "rand", "saum", "hilf", "ohne", "alt", "neu", "kopie", "marge", "anneau", "sans", "copie",
+    "zonder", "margen", "anillo", "margine", "anello", "senza",
+})  # fmt: skip
+"""Words of names that mean another volume, which Eclipse codes as the organ that it is made from."""
+
+_SIGNS = re.compile(r"[-+~&/<>^!0-9]")
+"""Of margins, of what is cut away, and of auxiliary structures."""
+
 _TYPES = {kind.value.casefold(): kind for kind in InterpretedType}
 
 
@@ -41,7 +54,8 @@ def read_eclipse_template(path: Path) -> list[EclipseStructure]:
     """Read the structures of a structure template or clinical protocol that Eclipse has exported as XML.
 
     A structure is an organ when its ID is the organ's TG-263 name, whatever its case, or its code is the organ's
-    in the FMA; and when the two do not disagree.
+    in the FMA and nothing in its ID speaks of another side or of a margin; and when the two do not disagree. No
+    organ is there twice.
 
     Raises
     ------
@@ -62,7 +76,21 @@ def read_eclipse_template(path: Path) -> list[EclipseStructure]:
         raise ConfigError(
             [f"{path}: no Structures/Structure in it; export a structure template from Eclipse"]
         )
-    return found
+    return _each_organ_once(found)
+
+
+def _each_organ_once(found: Sequence[EclipseStructure]) -> list[EclipseStructure]:
+    """Of several structures for one organ, the one with its TG-263 name stays, or the first."""
+    chosen: dict[Structure, EclipseStructure] = {}
+    for each in sorted(found, key=lambda each: each.name.casefold() not in _BY_NAME):
+        if each.organ:
+            chosen.setdefault(each.organ, each)
+    return [
+        each
+        if each.organ is None or chosen[each.organ] is each
+        else replace(each, organ=None, reason=f"is {each.organ.name}, as {chosen[each.organ].name} is too")
+        for each in found
+    ]
 
 
 def _structure(element: ET.Element) -> EclipseStructure:
@@ -93,10 +121,24 @@ def _organ(name: str, code: Code | None) -> tuple[Structure | None, str]:
         return None, f"is {by_name.name} by name and {by_code.name} by its FMA code"
     if by_name and code and code.scheme_designator == "FMA" and not by_code:
         return None, f"is {by_name.name} by name, but its FMA code {code.value} is another one's"
-    if organ := by_name or by_code:
-        return organ, ""
+    if by_name:
+        return by_name, ""
+    if by_code:
+        doubt = _doubt(name, by_code)
+        return (None, f"is {by_code.name} by its FMA code, but {doubt}") if doubt else (by_code, "")
     said = f"nor its code {code.scheme_designator} {code.value}" if code else "and it has no code"
     return None, f"its name is no organ's in TG-263, {said}"
+
+
+def _doubt(name: str, organ: Structure) -> str:
+    """Why a structure that is coded as an organ may not be it; empty where its name says nothing against it."""
+    if not is_plain(name):
+        return "its name is not of printable ASCII without backslash"
+    if sides(name) - {organ.laterality}:
+        return "its name says another side"
+    if told := [*_SIGNS.findall(name), *(word for word in words(name) if word in _NOT_THE_ORGAN)]:
+        return f"its name has {told[0]}, as of a margin or a part"
+    return ""
 
 
 def _colour(text: str) -> tuple[int, int, int] | None:

@@ -12,6 +12,11 @@ from model.geometry import Mask, SliceGrid
 from model.structures import EXTRA_STRUCTURES, STRUCTURES, Code, Structure, structure
 
 
+def is_plain(text: str) -> bool:
+    """Whether it is a value of VR LO that every character set of a CT can hold."""
+    return text == text.strip() and text.isascii() and text.isprintable() and "\\" not in text
+
+
 class InterpretedType(StrEnum):
     """RT ROI Interpreted Type (3006,00A4) of what this program may contour: never a target."""
 

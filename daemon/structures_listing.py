@@ -14,6 +14,7 @@ from daemon import tables
 from daemon.cli_options import FAILED, complain, wrong_use
 from daemon.destination_profile import PROFILES, standing
 from daemon.eclipse_template import as_toml, read_eclipse_template
+from daemon.errors import ConfigError
 from daemon.structure_template import Template, TemplateStructure
 from daemon.template_checks import notes
 from daemon.template_file import load_template
@@ -100,7 +101,11 @@ def import_eclipse(path: Path, output: Path) -> None:
         )
         raise typer.Exit(FAILED)
     output.write_text(as_toml(found, path.stem), encoding="utf-8")
-    load_template(output)
+    try:
+        load_template(output)
+    except ConfigError:
+        output.unlink()
+        raise
     for each in found:
         if not each.organ:
             complain(f"{each.name}: {each.reason}; it is not taken over")

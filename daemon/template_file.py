@@ -20,6 +20,7 @@ from daemon.structure_template import (
     InterpretedType,
     Template,
     TemplateStructure,
+    is_plain,
     organ_line,
     template_of,
 )
@@ -32,8 +33,7 @@ _GREY = (160, 160, 160)
 
 
 def _plain(name: str) -> str:
-    """A value of VR LO that every character set of a CT can hold."""
-    if name != name.strip() or not name.isascii() or not name.isprintable() or "\\" in name:
+    if not is_plain(name):
         raise ValueError("must be printable ASCII without backslash and without spaces at its ends")
     return name
 

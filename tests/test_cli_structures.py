@@ -104,3 +104,13 @@ def test_an_import_of_nothing_known_writes_nothing(oarlock, tmp_path):
     answer = oarlock("structures", "--import-eclipse", xml, "--output", tmp_path / "imported.toml")
     assert answer.code == 1
     assert not (tmp_path / "imported.toml").exists()
+
+
+def test_an_import_that_makes_no_template_leaves_no_file(oarlock, tmp_path):
+    """The code is longer than a template takes."""
+    site = eclipse_structure("Brain", code="B" * 17, scheme="99VMS_STRUCTCODE")
+    output = tmp_path / "imported.toml"
+    answer = oarlock("structures", "--import-eclipse", eclipse(tmp_path, site), "--output", output)
+    assert answer.code == 2
+    assert "at most 16 characters" in answer.err
+    assert not output.exists()

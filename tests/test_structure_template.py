@@ -399,6 +399,11 @@ def test_an_eclipse_template_becomes_a_template_that_loads(tmp_path):
         (eclipse_structure("Myelon", code="1234"), "nor its code FMA 1234"),
         (eclipse_structure("Parotid_L", code="59797"), "is Parotid_L by name and Parotid_R by its FMA code"),
         (eclipse_structure("Parotid_L", code="1234"), "its FMA code 1234 is another one's"),
+        (eclipse_structure("SpinalCord_PRV", code="7647"), "by its FMA code, but its name has prv"),
+        (eclipse_structure("Myelon+5mm", code="7647"), "by its FMA code, but its name has +"),
+        (eclipse_structure("Parotid_L-PTV", code="59798"), "by its FMA code, but its name has -"),
+        (eclipse_structure("Parotis rechts", code="59798"), "but its name says another side"),
+        (eclipse_structure("Rückenmark", code="7647"), "is not of printable ASCII"),
         (eclipse_structure("Brain", kind="PTV"), "is of type PTV, which is not contoured automatically"),
     ],
 )
@@ -408,6 +413,16 @@ def test_what_is_not_certain_is_listed_and_not_taken_over(tmp_path, xml, reason)
     assert reason in found.reason
     assert "[[structures]]" not in as_toml([found], "HN")
     assert reason in as_toml([found], "HN")
+
+
+def test_of_two_structures_for_one_organ_the_one_by_its_name_is_taken_over(tmp_path):
+    coded = eclipse_structure("Hirnstamm", code="79876")
+    found = read_eclipse_template(eclipse(tmp_path, coded, eclipse_structure("Brainstem", code="79876")))
+    assert [(each.name, each.organ is not None) for each in found] == [
+        ("Hirnstamm", False),
+        ("Brainstem", True),
+    ]
+    assert found[0].reason == "is Brainstem, as Brainstem is too"
 
 
 @pytest.mark.parametrize(
