@@ -55,7 +55,7 @@ def rows_of(
             volume_cm3=None if mask.is_empty else mask.volume_cm3(grid),
             usual_cm3=(ranges or {}).get(name),
             is_cut=_is_cut(mask),
-            notes=tuple(n for n, finding in enumerate(findings, start=1) if finding.structure == name),
+            notes=tuple(n for n, finding in enumerate(findings, start=1) if finding.concerns({name})),
         )
         for name, mask in masks.items()
     ]

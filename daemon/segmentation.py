@@ -157,7 +157,7 @@ def contour_series(
     weights = segmenter.bundle
     enter("judge", 0.0)
     judged = judge(volume, found.masks, weights.reference_ranges, found.confidence)
-    findings = tuple(each for each in judged if each.structure is None or each.structure in organs)
+    findings = tuple(each for each in judged if each.structure is None or each.concerns(organs))
     enter("contours", 0.0)
     wished = apply_template(template, masks, volume.grid)
     traced = trace_all([roi.mask for roi in wished], volume.grid.pixel_spacing_mm)
@@ -207,12 +207,12 @@ def _usual_cm3(
 
 
 def _about(roi: ROI, template: Template, findings: Sequence[Finding]) -> str:
-    """What is doubtful about a structure, or about one that it is made from."""
+    """What is doubtful about a structure, or about one that it is made from or lies the wrong way to."""
     organs = template.organs_of(roi.name)
     return "; ".join(
-        each.text if roi.organ else f"{each.structure}: {each.text}"
+        each.text if each.structure == roi.organ else f"{each.structure}: {each.text}"
         for each in findings
-        if each.structure in organs
+        if each.concerns(organs)
     )
 
 

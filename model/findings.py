@@ -1,7 +1,7 @@
 """What was noticed about an image or a result, how grave it is, and the words for it."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -31,16 +31,23 @@ class Finding:
         Name of the organ concerned, None where it is the whole image.
     text
         What was found, with its numbers, and what was expected. Never anything that identifies a patient.
+    others
+        Organs to which it lies the wrong way; any of them may be the one that is wrong.
     """
 
     code: str
     severity: Severity
     structure: str | None
     text: str
+    others: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not _CODE.fullmatch(self.code):
             raise ValueError(f"{self.code!r} is no finding's code; needed are lower-case words with hyphens")
+
+    def concerns(self, organs: Container[str]) -> bool:
+        """Whether it is about any of these organs; what is about the whole image is not."""
+        return any(name in organs for name in (self.structure, *self.others) if name)
 
 
 def gravest(findings: Iterable[Finding]) -> Severity | None:

@@ -117,7 +117,7 @@ def _sides(organs: Mapping[str, OrganMeasure]) -> Iterator[Finding]:
                 text = (
                     f"lies {-apart:.0f} mm to the right of {structure(name).mirror}; expected is to its left"
                 )
-                yield Finding("sides-swapped", Severity.HOLD, name, text)
+                yield Finding("sides-swapped", Severity.HOLD, name, text, (structure(name).mirror,))
         middle = next((middle for middle in MIDLINE if middle in organs), None)
         if middle is not None:
             out = towards * _apart(organ, organs[middle], LATERAL_MM)
@@ -135,15 +135,16 @@ def _order(organs: Mapping[str, OrganMeasure]) -> Iterator[Finding]:
         (IN_FRONT, BACKWARD_MM, -1, "wrong-order-front-back", ("behind", "in front of")),
         (ABOVE, HEADWARD_MM, 1, "wrong-order-head-feet", ("below", "above")),
     ):
-        wrong: dict[str, list[str]] = {}
+        wrong: dict[str, dict[str, float]] = {}
         for name, other in pairs:
             if name in organs and other in organs:
                 apart = sign * _apart(organs[name], organs[other], axis)
                 if apart <= 0:
-                    wrong.setdefault(name, []).append(f"{-apart:.0f} mm {words[0]} {other}")
-        for name, places in wrong.items():
-            text = f"its middle lies {', '.join(places)}; expected is {words[1]}"
-            yield Finding(code, Severity.HOLD, name, text)
+                    wrong.setdefault(name, {})[other] = -apart
+        for name, off_mm in wrong.items():
+            places = ", ".join(f"{mm:.0f} mm {words[0]} {other}" for other, mm in off_mm.items())
+            text = f"its middle lies {places}; expected is {words[1]}"
+            yield Finding(code, Severity.HOLD, name, text, tuple(off_mm))
 
 
 def _apart(organ: OrganMeasure, other: OrganMeasure, axis: int) -> float:

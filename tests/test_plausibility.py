@@ -78,6 +78,18 @@ def test_left_and_right_exchanged_is_held() -> None:
     assert {("wrong-side", f"Parotid_{side}", Severity.HOLD) for side in "LR"} <= found
 
 
+def test_what_two_organs_may_be_wrong_about_concerns_both() -> None:
+    masks, grid = anatomy()
+    swapped = {"Parotid_L": masks["Parotid_R"], "Parotid_R": masks["Parotid_L"]}
+    upside_down = {"Brainstem": below("SpinalCanal", 0.2), "SpinalCord": masks["Brainstem"]}
+
+    found = {f.code: f for f in check_plausibility({**swapped, **upside_down}, grid, None)}
+
+    assert found["sides-swapped"].concerns({"Parotid_R"})
+    assert found["wrong-order-head-feet"].concerns({"SpinalCord"})
+    assert not found["wrong-order-head-feet"].concerns({"Brain"})
+
+
 def test_an_organ_on_the_other_side_without_its_partner_is_held() -> None:
     """The midline tells the side where only one of a pair was found."""
     masks, grid = anatomy()

@@ -18,6 +18,7 @@ from daemon.segmentation import STAGES, contour_series
 from daemon.structure_template import template_of
 from daemon.template_file import load_template
 from model.errors import ReasonCode, SeriesUnsuitable
+from model.findings import Severity
 from tests.phantom import make_grid, phantom_masks, write_series
 from tests.stub_segmenter import StubSegmenter
 
@@ -208,6 +209,23 @@ def test_doubts_about_organs_that_nobody_asked_for_are_none_of_the_results(serie
 
     assert "Eye_R" in {each.structure for each in done.findings}
     assert "Eye_L" not in {each.structure for each in done.findings}
+
+
+def test_sides_exchanged_are_a_doubt_about_the_one_that_was_asked_for_too(series, tmp_path):
+    stub = StubSegmenter()
+    found = stub.segment
+
+    def exchanged(*given):
+        masks = found(*given).masks
+        return replace(found(*given), masks={"Eye_L": masks["Eye_R"], "Eye_R": masks["Eye_L"]})
+
+    stub.segment = exchanged
+
+    done = contour(series, tmp_path, stub, structures=("Eye_R",))
+
+    assert "sides-swapped" in {each.code for each in done.findings if each.severity is Severity.HOLD}
+    (eye,) = dcmread(done.files[0].path).StructureSetROISequence
+    assert "Eye_L: lies" in eye.ROIDescription
 
 
 def test_a_derived_structure_says_what_is_doubtful_about_its_source(series, tmp_path):
