@@ -249,8 +249,10 @@ def segment(
         offline.picture(result, picture)
     if qa_sheet:
         offline.qa_sheet(result, qa_sheet)
+    left_out = outputs.keys() - {file.wanted for file in result.files}
     for what, path in wanted.items():
-        typer.echo(f"{what}: {path}")
+        if path not in {outputs[each] for each in left_out}:
+            typer.echo(f"{what}: {path}")
 
 
 def _refuse_unwritable(paths: Collection[Path], *, force: bool) -> None:

@@ -257,7 +257,11 @@ def _result(done: ContouredSeries, route: Route) -> SegmentedResult:
         model_name=done.model.name,
         model_version=done.model.version,
         model_digest=done.model.digest,
-        destinations=route.destinations,
+        destinations=[
+            name
+            for name in route.destinations
+            if any(name in file.wanted.destinations for file in done.files)
+        ],
         objects=[
             StoredObject(
                 file.wanted.kind,

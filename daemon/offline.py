@@ -69,7 +69,7 @@ def segment(
     Parameters
     ----------
     outputs
-        What to make, structure sets first, and where to write it.
+        What to make, structure sets first, and where to write it; a remark tells what cannot be made.
 
     Raises
     ------
@@ -89,8 +89,8 @@ def segment(
     try:
         with _progress_bars() as bars:
             result = contour_series(paths, segmenter, identity, template, list(outputs), store, bars.show)
-        for wanted, path in outputs.items():
-            parts[wanted.file_name].replace(path)
+        for file in result.files:
+            file.path.replace(outputs[file.wanted])
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)

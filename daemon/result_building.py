@@ -17,8 +17,9 @@ from daemon.secondary_capture import build_secondary_capture, rgb_of_png
 from daemon.segmentation_object import build_segmentation
 from daemon.structure_set import build_structure_set
 from daemon.structure_set_check import StructureSummary, check_structure_set
-from daemon.structure_template import ROI
+from daemon.structure_template import ROI, left_out
 from model.ct import CTVolume
+from model.errors import ReasonCode, SeriesUnsuitable
 from model.findings import Finding
 from model.keyhole import with_holes
 
@@ -86,6 +87,35 @@ class StoredFile:
     path: Path
     sha256: str
     summaries: tuple[StructureSummary, ...] = ()
+
+
+def can_be_made(wanted: Sequence[WantedObject], rois: Sequence[ROI]) -> list[WantedObject]:
+    """Return the objects for which there is something to write; a segmentation holds organs alone.
+
+    Raises
+    ------
+    SeriesUnsuitable
+        There is none.
+    """
+    has_organ = any(roi.organ and roi.is_found for roi in rois)
+    due = [each for each in wanted if has_organ or each.kind is not ResultKind.SEGMENTATION]
+    if not due or not any(roi.is_found for roi in rois):
+        reasons = [
+            *(f"{roi.name} was not found" for roi in rois if roi.organ and not roi.is_found),
+            *left_out(rois),
+        ]
+        raise SeriesUnsuitable(
+            ReasonCode.NOTHING_TO_WRITE,
+            f"there is nothing to write: {'; '.join(reasons)}; needed is a CT that shows what is asked for",
+        )
+    return due
+
+
+def not_made(wanted: Sequence[WantedObject], due: Sequence[WantedObject]) -> list[str]:
+    """Say what is wanted and cannot be made."""
+    if len(due) == len(wanted):
+        return []
+    return ["no segmentation is made: none of the template's organs was found"]
 
 
 def build(

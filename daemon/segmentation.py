@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from daemon.judgement import Policy, doubts, judge
-from daemon.result_building import Contoured, Store, StoredFile, build
+from daemon.result_building import Contoured, Store, StoredFile, build, can_be_made, not_made
 from daemon.result_header import ModelIdentity, ResultIdentity, unlike_identifiers
 from daemon.result_objects import WantedObject
 from daemon.structure_set_check import StructureSummary
@@ -144,7 +144,7 @@ def contour_series(
     Raises
     ------
     SeriesUnsuitable
-        The files make no volume or one that is too large, or none of the structures was found in it.
+        The files make no volume or one that is too large, or nothing that could be written was found in it.
     OutputRejected
         The structure set failed its check; it is on disk and must not be sent.
     """
@@ -160,6 +160,7 @@ def contour_series(
     findings = tuple(each for each in judged if each.structure is None or each.concerns(organs))
     enter("contours", 0.0)
     wished = apply_template(template, masks, volume.grid)
+    due = can_be_made(wanted, wished)
     traced = trace_all([roi.mask for roi in wished], volume.grid.pixel_spacing_mm)
     rois = [
         replace(roi, contours=contours, remark=_about(roi, template, findings))
@@ -182,7 +183,7 @@ def contour_series(
         _usual_cm3(weights.reference_ranges, organs),
         doubts(findings, policy),
     )
-    files = tuple(build(each, contoured, store, enter) for each in wanted)
+    files = tuple(build(each, contoured, store, enter) for each in due)
     enter("check", 1.0)
     return ContouredSeries(
         files,
@@ -190,7 +191,7 @@ def contour_series(
         {name: mask for name, mask in masks.items() if not mask.is_empty},
         next((file.summaries for file in files if file.summaries), ()),
         findings,
-        (*contoured.remarks, *left_out(rois)),
+        (*contoured.remarks, *left_out(rois), *not_made(wanted, due)),
         enter.seconds(),
         contoured.model,
         contoured,

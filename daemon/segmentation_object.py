@@ -220,13 +220,18 @@ def _shared_groups(grid: SliceGrid, header: Dataset) -> Dataset:
     groups = Dataset()
     groups.PixelMeasuresSequence = PixelMeasuresSequence(
         pixel_spacing=grid.pixel_spacing_mm,
-        slice_thickness=float(header.get("SliceThickness") or gap_mm) or None,
+        slice_thickness=_thickness_mm(header) or gap_mm or None,
         spacing_between_slices=gap_mm if _is_upright_box(grid) else None,
     )
     groups.PlaneOrientationSequence = PlaneOrientationSequence(
         "PATIENT", [*map(float, grid.row_direction), *map(float, grid.column_direction)]
     )
     return groups
+
+
+def _thickness_mm(header: Dataset) -> float | None:
+    thickness = header.get("SliceThickness")
+    return float(thickness) if isinstance(thickness, float) and thickness > 0 else None
 
 
 def _is_upright_box(grid: SliceGrid) -> bool:

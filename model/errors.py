@@ -28,6 +28,7 @@ class ReasonCode(StrEnum):
     UNDECODABLE = "undecodable"
     TOO_LARGE = "too-large"
     NOT_HEAD_AND_NECK = "not-head-and-neck"
+    NOTHING_TO_WRITE = "nothing-to-write"
     NO_ROUTE = "no-route"
 
 

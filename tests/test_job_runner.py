@@ -1,16 +1,20 @@
 """A queued job ends as a stored structure set or with its true reason, whatever happens on the way."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from pydicom import dcmread
 
+from daemon.config import Route
 from daemon.errors import OutputRejected, StorageFull
-from daemon.job_runner import STORAGE_SECONDS, DeviceBroken
+from daemon.job_runner import STORAGE_SECONDS, DeviceBroken, _result
 from daemon.jobs import JobState
-from daemon.segmentation import STAGES
+from daemon.result_header import ResultIdentity
+from daemon.result_objects import ResultKind, WantedObject
+from daemon.segmentation import STAGES, contour_series
+from daemon.template_file import load_template
 from tests.phantom import make_grid, write_series
 from tests.stub_segmenter import StubSegmenter
 from tests.workplace import Workplace, small_series
@@ -91,6 +95,29 @@ def test_series_in_which_nothing_is_found_is_rejected(workplace):
 
     row = workplace.job(job)
     assert (row.state, row.reason_code) == (JobState.REJECTED, "not-head-and-neck")
+
+
+def test_a_destination_for_which_nothing_could_be_made_gets_no_delivery(tmp_path):
+    site = tmp_path / "site.toml"
+    site.write_text('name = "S"\n[[structures]]\nname = "Eyes"\nunion = ["Eye_L", "Eye_R"]\n')
+    wanted = [
+        WantedObject(ResultKind.STRUCTURE_SET, "generic", ("tps",)),
+        WantedObject(ResultKind.SEGMENTATION, "", ("archive",)),
+    ]
+
+    def store(name, content):
+        path = tmp_path / name
+        path.write_bytes(content)
+        return path
+
+    paths = write_series(tmp_path / "sent")
+    identity = ResultIdentity("2.25.11", "2.25.12", datetime(2026, 3, 1, tzinfo=UTC))
+    done = contour_series(paths, StubSegmenter(), identity, load_template(site), wanted, store)
+
+    result = _result(done, Route(destinations=("archive", "tps")))
+
+    assert result.destinations == ["tps"]
+    assert any("no segmentation" in remark for remark in result.remarks)
 
 
 def test_structure_set_that_fails_its_check_is_never_sent(workplace, monkeypatch):

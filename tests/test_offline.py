@@ -145,6 +145,20 @@ def test_everything_that_a_destination_may_get_can_be_had_as_files(oarlock, seri
     assert not list(tmp_path.glob(".*.part"))
 
 
+def test_a_segmentation_that_cannot_be_made_is_told_and_costs_nothing_else(oarlock, series, bundle, tmp_path):
+    template = tmp_path / "site.toml"
+    template.write_text('name = "S"\n[[structures]]\nname = "Both"\nunion = ["Parotid_L", "Parotid_R"]\n')
+    made, missing = tmp_path / "rt.dcm", tmp_path / "seg.dcm"
+
+    done = oarlock(
+        "segment", series, "--bundle", bundle, "--output", made, "--segmentation", missing, "--template", template
+    )  # fmt: skip
+
+    assert (done.code, made.exists(), missing.exists()) == (0, True, False)
+    assert "note: no segmentation is made" in done.out
+    assert str(missing) not in done.out
+
+
 def test_a_profile_that_does_not_exist_is_said_with_those_that_do(oarlock, series, tmp_path):
     done = oarlock("segment", series, "--output", tmp_path / "rt.dcm", "--profile", "eclypse")
 

@@ -255,6 +255,35 @@ def test_a_segmentation_is_made_beside_the_structure_set(series, tmp_path):
     assert "objects" in done.stage_seconds
 
 
+def test_without_an_organ_there_is_no_segmentation_and_the_structure_set_is_made(series, tmp_path):
+    file = tmp_path / "site.toml"
+    file.write_text('name = "S"\n[[structures]]\nname = "Eyes"\nunion = ["Eye_L", "Eye_R"]\n')
+    segmentation = WantedObject(ResultKind.SEGMENTATION, "", ("tps",))
+
+    def made(*wanted):
+        template = load_template(file)
+        return contour_series(series, StubSegmenter(), IDENTITY, template, wanted, stored_in(tmp_path))
+
+    done = made(STRUCTURE_SET, segmentation)
+
+    assert [each.wanted for each in done.files] == [STRUCTURE_SET]
+    assert "no segmentation is made: none of the template's organs was found" in done.remarks
+    with pytest.raises(SeriesUnsuitable, match="there is nothing to write"):
+        made(segmentation)
+
+
+def test_a_template_of_which_nothing_remains_is_refused_with_what_is_left_out(series, tmp_path):
+    file = tmp_path / "site.toml"
+    file.write_text('name = "S"\n[[structures]]\nname = "Both"\nintersection = ["Eye_L", "Eye_R"]\n')
+
+    with pytest.raises(SeriesUnsuitable, match=r"Both .* is left out: nothing remains of it") as refusal:
+        contour_series(
+            series, StubSegmenter(), IDENTITY, load_template(file), [STRUCTURE_SET], stored_in(tmp_path)
+        )
+
+    assert refusal.value.code is ReasonCode.NOTHING_TO_WRITE
+
+
 @pytest.mark.parametrize(
     ("kind", "sop_class"),
     [

@@ -211,6 +211,16 @@ def test_identifiers_and_dates_are_the_job_s_and_the_study_is_the_ct_s():
     assert dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness == 3
 
 
+@pytest.mark.parametrize("thickness", [["2", "3"], "-2", "0", ""])
+def test_a_slice_thickness_that_is_none_gives_way_to_the_distance_of_slices(thickness):
+    grid = grid_of("HFS")
+    made = build_segmentation(
+        ct_volume(grid, ct_header(SliceThickness=thickness)), masks_of("HFS"), IDENTITY, MODEL
+    )
+    measures = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert measures.SliceThickness == pytest.approx(grid.spacing_mm[0])
+
+
 def test_nothing_found_is_no_segmentation():
     empty = {NOT_FOUND: masks_of("HFS")[NOT_FOUND]}
     with pytest.raises(ValueError, match="no mask has voxels"):
