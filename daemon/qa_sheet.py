@@ -16,7 +16,6 @@ from daemon.picture_views import AIR_HU, choose_sections
 from daemon.qa_sheet_table import Row, rows_of
 from daemon.qa_sheet_words import (
     FAMILY,
-    drawable,
     origin_lines,
     patient_line,
     shortened,
@@ -24,6 +23,7 @@ from daemon.qa_sheet_words import (
     wrapped,
 )
 from daemon.result_header import ModelIdentity, ResultIdentity, readable
+from daemon.structure_template import ROI, left_out
 from model.ct import CTVolume
 from model.findings import Finding, Severity, gravest
 from model.geometry import Mask
@@ -39,6 +39,7 @@ _EDGE_MM, _HEAD_MM, _PANEL_MM, _GAP_MM = 7.0, 23.0, 57.0, 1.0
 _TABLE_LEFT_MM = _EDGE_MM + 3 * (_PANEL_MM + _GAP_MM) + 4
 _RIGHT_MM = PAGE_MM[0] - _EDGE_MM
 _ROW_MM, _TABLE_MM, _LINE_MM = 4.25, 98.0, 3.55
+_NUMBER_MM = 8.0
 _FOOT_MM = 200.0
 _TEXT, _SMALL = 8.0, 7.5  # points
 
@@ -66,7 +67,7 @@ class QASheet:
 
 def build_qa_sheet(
     volume: CTVolume,
-    masks: Mapping[str, Mask],
+    rois: Sequence[ROI],
     identity: ResultIdentity,
     model: ModelIdentity,
     *,
@@ -77,12 +78,12 @@ def build_qa_sheet(
     """Draw the sheet of one job; the same arguments make the same bytes.
 
     Six axial, two coronal and one sagittal section with the contours, in radiological convention and true
-    proportions; each organ's volume beside the usual ones; what the checks found, gravest first; what made it.
+    proportions; each structure's volume beside the usual ones; what the checks found, gravest first; what made it.
 
     Parameters
     ----------
-    masks
-        By TG-263 name; an empty one is listed as not found.
+    rois
+        Of the template, in its order; one without voxels is listed as not found. Only organs are drawn.
     identity
         Its `created` is the sheet's date.
     identify
@@ -93,13 +94,13 @@ def build_qa_sheet(
     findings
         What the automatic checks found; None where they did not run, which the sheet says.
     """
-    figure = _compose(volume, masks, identity, model, identify=identify, ranges=ranges, findings=findings)
+    figure = _compose(volume, rois, identity, model, identify=identify, ranges=ranges, findings=findings)
     return QASheet(figure)
 
 
 def _compose(
     volume: CTVolume,
-    masks: Mapping[str, Mask],
+    rois: Sequence[ROI],
     identity: ResultIdentity,
     model: ModelIdentity,
     *,
@@ -113,10 +114,15 @@ def _compose(
     )
     page = _page(figure)
     _draw_head(page, volume, identity, model, gravest(ordered), identify=identify)
-    _draw_panels(figure, volume, masks)
-    rows = rows_of(masks, volume.grid, ranges, ordered)
+    _draw_panels(figure, volume, {roi.organ: roi.mask for roi in rois if roi.organ})
+    rows = rows_of(rois, volume.grid, ranges, ordered)
     below = _draw_table(page, rows, top=_HEAD_MM + 3)
-    _draw_findings(page, rows, ordered, volume.remarks, top=below + 3, were_checked=findings is not None)
+    entries = [
+        *((f.severity.upper(), _BADGES[f.severity], f"{f.structure or 'image'}: {f.text}") for f in ordered),
+        *(("LEFT OUT", _FAINT, sentence) for sentence in left_out(rois)),
+        *(("CT", _FAINT, remark) for remark in volume.remarks),
+    ]
+    _draw_findings(page, _summary(rows, findings), entries, top=below + 3)
     _draw_foot(page, has_ranges=bool(ranges))
     return figure
 
@@ -240,13 +246,15 @@ def _draw_table(page: Axes, rows: Sequence[Row], top: float) -> float:
         y = top + number * row_mm
         is_missing, is_odd = row.volume_cm3 is None, row.verdict in _MARKS
         ink, weight = (_FAINT if is_missing else _RED if is_odd else _INK), "bold" if is_odd else "normal"
-        if row.volume_cm3 is not None:
+        if row.volume_cm3 is not None and row.is_organ:
             swatch = Rectangle(
                 (left, y - 1.5), 6, 3, facecolor=colour(row.name), edgecolor=_INK, linewidth=0.4
             )
             page.add_patch(swatch)
+        if row.volume_cm3 is not None:
             _write(page, left + volume, y, volume_text(row.volume_cm3), color=ink, weight=weight, ha="right")
-        _write(page, left + 8.5, y, drawable(row.name), color=ink, weight=weight)
+        name = shortened(row.name, _TEXT, (volume - 8.5 - _NUMBER_MM) * _POINTS_PER_MM, weight)
+        _write(page, left + 8.5, y, name, color=ink, weight=weight)
         if row.usual_cm3:
             limits = " – ".join(volume_text(limit) for limit in row.usual_cm3)
             _write(page, left + usual, y, limits, color=_FAINT, ha="right")
@@ -261,26 +269,17 @@ def _draw_table(page: Axes, rows: Sequence[Row], top: float) -> float:
     return bottom
 
 
-def _draw_findings(
-    page: Axes,
-    rows: Sequence[Row],
-    findings: Sequence[Finding],
-    remarks: Sequence[str],
-    top: float,
-    *,
-    were_checked: bool,
-) -> None:
-    """Findings, gravest first, then what is remarkable about the CT; what has no room is counted."""
+def _draw_findings(page: Axes, summary: str, entries: Sequence[tuple[str, str, str]], top: float) -> None:
+    """The summary, then every entry with its badge, the badge's colour and its text; what has no room is counted.
+
+    Findings come first, the gravest before the others.
+    """
     y = top
     room = (_RIGHT_MM - _TABLE_LEFT_MM) * 0.88 * _POINTS_PER_MM  # bold letters are wider
-    for line in wrapped(_summary(rows, findings, were_checked=were_checked), _SMALL, room):
+    for line in wrapped(summary, _SMALL, room):
         _write(page, _TABLE_LEFT_MM, y, line, size=_SMALL, weight="bold")
         y += _LINE_MM
     y += 0.8
-    entries = [
-        *((f.severity.upper(), _BADGES[f.severity], f"{f.structure or 'image'}: {f.text}") for f in findings),
-        *(("CT", _FAINT, remark) for remark in remarks),
-    ]
     for number, (badge, color, text) in enumerate(entries, start=1):
         lines = wrapped(text, _SMALL, (_RIGHT_MM - _TABLE_LEFT_MM - 19) * 0.98 * _POINTS_PER_MM)
         rest = len(entries) - number
@@ -297,10 +296,13 @@ def _draw_findings(
         y += 0.5
 
 
-def _summary(rows: Sequence[Row], findings: Sequence[Finding], *, were_checked: bool) -> str:
+def _summary(rows: Sequence[Row], findings: Sequence[Finding] | None) -> str:
     missing = [row.name for row in rows if row.volume_cm3 is None]
-    sentences = [f"Not found: {', '.join(missing)}." if missing else "All structures were found."]
-    if not were_checked:
+    if missing:
+        sentences = [f"Not found: {', '.join(missing)}."]
+    else:
+        sentences = ["All structures were found."] if rows else ["There are no structures."]
+    if findings is None:
         sentences.append("The automatic checks did not run.")
     elif not findings:
         sentences.append("The automatic checks found nothing; that is no review.")

@@ -1,20 +1,25 @@
-"""The QA sheet's table: every organ's volume beside what is usual."""
+"""The QA sheet's table: every structure's volume beside what is usual."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from daemon.structure_template import ROI
 from model.findings import Finding
 from model.geometry import Mask, SliceGrid
 
 
 @dataclass(frozen=True)
 class Row:
-    """One organ's line.
+    """One structure's line.
 
     Parameters
     ----------
+    name
+        An organ's by TG-263, as the findings call it; a derived structure's own.
+    is_organ
+        Whether it is drawn; a derived structure is only listed.
     volume_cm3
-        None where the organ was not found.
+        None where it was not found.
     usual_cm3
         (low, high), None where nothing is known.
     is_cut
@@ -24,6 +29,7 @@ class Row:
     """
 
     name: str
+    is_organ: bool
     volume_cm3: float | None
     usual_cm3: tuple[float, float] | None
     is_cut: bool
@@ -43,21 +49,24 @@ class Row:
 
 
 def rows_of(
-    masks: Mapping[str, Mask],
+    rois: Sequence[ROI],
     grid: SliceGrid,
     ranges: Mapping[str, tuple[float, float]] | None,
     findings: Sequence[Finding],
 ) -> list[Row]:
-    """A row per mask, in their order; findings are numbered from 1 in theirs."""
+    """A row per structure, in their order; findings are numbered from 1 in theirs."""
     return [
         Row(
-            name=name,
-            volume_cm3=None if mask.is_empty else mask.volume_cm3(grid),
-            usual_cm3=(ranges or {}).get(name),
-            is_cut=_is_cut(mask),
-            notes=tuple(n for n, finding in enumerate(findings, start=1) if finding.concerns({name})),
+            name=roi.organ or roi.name,
+            is_organ=roi.organ is not None,
+            volume_cm3=roi.mask.volume_cm3(grid) if roi.is_found else None,
+            usual_cm3=(ranges or {}).get(roi.organ or ""),
+            is_cut=_is_cut(roi.mask),
+            notes=tuple(
+                n for n, finding in enumerate(findings, start=1) if finding.concerns({roi.organ or ""})
+            ),
         )
-        for name, mask in masks.items()
+        for roi in rois
     ]
 
 

@@ -60,10 +60,9 @@ class Contoured:
         """Drawn once, however many objects show it; it names the patient, in whose study it stays."""
         from daemon.qa_sheet import build_qa_sheet  # and with it matplotlib, which most workers never need
 
-        masks = {roi.organ: roi.mask for roi in self.rois if roi.organ}
         return build_qa_sheet(
             self.volume,
-            masks,
+            self.rois,
             self.identity,
             self.model,
             identify=True,

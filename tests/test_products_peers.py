@@ -18,7 +18,7 @@ from daemon.secondary_capture import build_secondary_capture, rgb_of_png
 from daemon.segmentation_object import build_segmentation
 from tests.peers import orthanc
 from tests.phantom import make_grid
-from tests.structure_set_samples import IDENTITY, MODEL, ROOT, ct_header, ct_volume, organ_masks
+from tests.structure_set_samples import IDENTITY, MODEL, ROOT, ct_header, ct_volume, organ_masks, rois_of
 
 HEADER = ct_header(
     PatientID="P1",
@@ -45,7 +45,9 @@ GRIDS = {
 @pytest.fixture(scope="module")
 def sheet() -> QASheet:
     grid = GRIDS["upright"]
-    return build_qa_sheet(ct_volume(grid, HEADER), organ_masks(grid), IDENTITY, MODEL, identify=True)
+    return build_qa_sheet(
+        ct_volume(grid, HEADER), rois_of(organ_masks(grid), grid), IDENTITY, MODEL, identify=True
+    )
 
 
 @pytest.fixture(scope="module")

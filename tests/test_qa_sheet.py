@@ -18,6 +18,8 @@ from matplotlib.transforms import Bbox
 from daemon.qa_sheet import QASheet, _compose, build_qa_sheet
 from daemon.qa_sheet_table import rows_of
 from daemon.qa_sheet_words import drawable, shortened, width_points, wrapped
+from daemon.structure_template import ROI, apply_template, template_of
+from daemon.template_file import load_template
 from model.ct import CTVolume
 from model.findings import Finding, Severity
 from model.geometry import Mask
@@ -42,20 +44,25 @@ FINDINGS = (
 )
 
 
+def rois(masks: dict[str, Mask]) -> list[ROI]:
+    return apply_template(template_of(list(masks)), masks, GRID)
+
+
 def volume(**attributes: object) -> CTVolume:
     return ct_volume(GRID, ct_header(**attributes) if attributes else HEADER)
 
 
 @cache
 def sheet() -> QASheet:
-    return build_qa_sheet(volume(), MASKS, IDENTITY, MODEL, identify=True, ranges=RANGES, findings=FINDINGS)
+    return build_qa_sheet(
+        volume(), rois(MASKS), IDENTITY, MODEL, identify=True, ranges=RANGES, findings=FINDINGS
+    )
 
 
-def composed(
-    given: CTVolume | None = None, masks: dict[str, Mask] | None = None, **options: object
-) -> Figure:
+def composed(given: CTVolume | None = None, structures: list[ROI] | None = None, **options: object) -> Figure:
     settings = {"identify": True, "ranges": RANGES, "findings": FINDINGS, **options}
-    return _compose(given or volume(), MASKS if masks is None else masks, IDENTITY, MODEL, **settings)
+    shown = rois(MASKS) if structures is None else structures
+    return _compose(given or volume(), shown, IDENTITY, MODEL, **settings)
 
 
 def texts(figure: Figure) -> list[Text]:
@@ -109,13 +116,35 @@ def test_every_organ_stands_in_the_table_with_its_volume():
     assert f"Not found: {NOT_FOUND}." in words
 
 
+def test_a_derived_structure_is_listed_and_what_is_left_out_is_told_with_its_reason(tmp_path):
+    site = tmp_path / "site.toml"
+    site.write_text(
+        'name = "S"\n[[structures]]\norgan = "Brain"\n'
+        '[[structures]]\nname = "Cord PRV"\nmargin = { of = "SpinalCord", mm = 5 }\n'
+        f'[[structures]]\nname = "{"Both glands " * 5}."\nunion = ["Parotid_L", "{NOT_FOUND}"]\n'
+    )
+    made = apply_template(load_template(site), MASKS, GRID)
+
+    lines = said(composed(structures=made)).splitlines()
+    words = " ".join(lines)
+
+    assert {"Cord PRV", f"{made[1].mask.volume_cm3(GRID):.1f}"} <= set(lines)
+    assert "All structures were found" not in words
+    assert "Not found: Both glands" in words
+    assert f"{NOT_FOUND} was not found" in words
+
+
+def test_where_there_are_no_structures_none_are_said_to_be_found():
+    assert "All structures were found" not in said(composed(structures=[]))
+
+
 def test_findings_are_numbered_gravest_first_and_the_table_refers_to_them():
     words = said(composed()).splitlines()
     order = [words.index(severity) for severity in ("HOLD", "WARNING", "NOTE")]
     assert order == sorted(order)
     assert words[order[0] - 1 : order[0] + 2] == ["1", "HOLD", "Parotid_R: lies to the left of Parotid_L"]
     ordered = (FINDINGS[1], FINDINGS[2], FINDINGS[0])
-    notes = {row.name: row.notes for row in rows_of(MASKS, GRID, RANGES, ordered) if row.notes}
+    notes = {row.name: row.notes for row in rows_of(rois(MASKS), GRID, RANGES, ordered) if row.notes}
     assert notes == {"Parotid_R": (1,), "Parotid_L": (2,)}
 
 
@@ -143,7 +172,7 @@ def test_findings_and_remarks_without_room_are_counted():
 def test_grave_doubts_are_red():
     grave = imread(BytesIO(sheet().png))[..., :3]
     mild = build_qa_sheet(
-        volume(), MASKS, IDENTITY, MODEL, identify=True, ranges=RANGES, findings=FINDINGS[:1]
+        volume(), rois(MASKS), IDENTITY, MODEL, identify=True, ranges=RANGES, findings=FINDINGS[:1]
     )
     pixels = [
         picture[20:100, -400:-60].reshape(-1, 3) for picture in (grave, imread(BytesIO(mild.png))[..., :3])
@@ -164,7 +193,7 @@ def test_grave_doubts_are_red():
     ],
 )
 def test_volumes_are_judged_by_their_ranges(name, verdict):
-    (row,) = (row for row in rows_of(MASKS, GRID, RANGES, ()) if row.name == name)
+    (row,) = (row for row in rows_of(rois(MASKS), GRID, RANGES, ()) if row.name == name)
     assert row.verdict == verdict
 
 
@@ -172,7 +201,7 @@ def test_volumes_are_judged_by_their_ranges(name, verdict):
 def test_an_organ_that_the_image_cuts_is_not_called_small(slices):
     full = np.zeros(GRID.shape, dtype=bool)
     full[slices, 20:30, 20:30] = True
-    (row,) = rows_of({"Brain": Mask.from_full(full)}, GRID, RANGES, ())
+    (row,) = rows_of(rois({"Brain": Mask.from_full(full)}), GRID, RANGES, ())
     assert row.verdict == "cut off"
 
 
@@ -214,8 +243,8 @@ LONG = [Finding("x", Severity.HOLD, "Bone_Mandible", "words of some length " * 9
     "options",
     [
         {},
-        {"masks": FULL, "findings": LONG, "ranges": dict.fromkeys(FULL, (1234.0, 9876.0))},
-        {"masks": NOTHING, "findings": None, "ranges": None},
+        {"structures": rois(FULL), "findings": LONG, "ranges": dict.fromkeys(FULL, (1234.0, 9876.0))},
+        {"structures": rois(NOTHING), "findings": None, "ranges": None},
         {"given": volume(PatientName="W" * 64, PatientID="W" * 64, SeriesDescription="W" * 64)},
     ],
     ids=["usual", "full", "nothing found", "long names"],
@@ -243,7 +272,7 @@ def test_no_words_overlap_or_leave_the_page(options):
 @pytest.mark.parametrize("name", ["$x^2$^{Broken", "山田^太郎=Yamada^Taro", "^^^^"])
 def test_any_name_can_be_written(name):
     header = ct_header(PatientName=name, SpecificCharacterSet="ISO_IR 192")
-    made = build_qa_sheet(ct_volume(GRID, header), MASKS, IDENTITY, MODEL, identify=True)
+    made = build_qa_sheet(ct_volume(GRID, header), rois(MASKS), IDENTITY, MODEL, identify=True)
     assert made.png.startswith(b"\x89PNG")
 
 
@@ -254,7 +283,7 @@ def test_what_the_font_lacks_becomes_a_question_mark():
 def test_a_ct_without_optional_attributes_and_with_few_slices_is_drawn():
     grid = make_grid(offsets_mm=[0, 3], size=(64, 60))
     bare = ct_volume(grid, ct_header())
-    words = said(composed(bare, {}, ranges=None, findings=None))
+    words = said(composed(bare, [], ranges=None, findings=None))
     assert "unknown date" in words
     assert "no name" in words
 
