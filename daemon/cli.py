@@ -243,7 +243,7 @@ def segment(
     tables.console().print(tables.structures_table(result.summaries))
     if result.findings:
         tables.console().print(tables.findings_table(result.findings))
-    for remark in result.remarks:
+    for remark in (*result.remarks, *offline.passed_over(folder)):
         typer.echo(f"note: {remark}")
     if picture:
         offline.picture(result, picture)

@@ -18,8 +18,9 @@ from daemon.spool import write_private
 from daemon.structure_template import DEFAULT_TEMPLATE, Template
 from daemon.tables import console, safe
 from model.bundle import DEFAULT_BUNDLE, Bundle
-from model.ct import find_series
+from model.ct import find_series, unreadable_files
 from model.segmenter import Segmenter
+from model.suitability import counted
 
 
 class WrongSeries(Exception):  # noqa: N818 -- said as a sentence where it is raised
@@ -45,6 +46,15 @@ def choose_series(folder: Path, uid: str | None) -> list[Path]:
     if uid is None:
         raise WrongSeries(f"{len(found)} CT series under {folder}; choose one with --series UID")
     raise WrongSeries(f"no CT series {uid} under {folder}")
+
+
+def passed_over(folder: Path) -> list[str]:
+    """Say that files beside the images cannot be read, as images that are damaged cannot."""
+    unreadable = unreadable_files(folder)
+    if not unreadable:
+        return []
+    files = counted(len(unreadable), "file")
+    return [f"{files} left out that cannot be read as DICOM, such as {unreadable[0].name}"]
 
 
 def _series_table(found: Mapping[str, Sequence[Path]]) -> Table:

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.encaps import get_frame
-from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import BaseTag
-from pydicom.uid import UID, CTImageStorage, JPEGTransferSyntaxes, RLELossless
+from pydicom.uid import UID, CTImageStorage, JPEGTransferSyntaxes, MediaStorageDirectoryStorage, RLELossless
 
 from model.coded_frame import frame_size
 from model.dicom_file import read_after, read_header, require_bounded
@@ -80,11 +79,19 @@ def find_series(folder: Path) -> dict[str, list[Path]]:
     File names and extensions do not matter; what is no DICOM file or no CT Image Storage is passed over.
     """
     series = defaultdict(list)
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        series_uid = _ct_series_uid(path)
-        if series_uid:
+    for path in _files(folder):
+        if series_uid := _ct_series_uid(path):
             series[series_uid].append(path)
     return dict(series)
+
+
+def unreadable_files(folder: Path) -> list[Path]:
+    """Files under a folder that are empty, damaged or no DICOM; images may be among them."""
+    return [path for path in _files(folder) if _ct_series_uid(path) is None]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def read_series(
@@ -142,8 +149,11 @@ def read_series(
     )
 
 
-def _ct_series_uid(path: Path) -> str:
-    """Series Instance UID of a CT image, empty for anything else; reads no further than it needs."""
+def _ct_series_uid(path: Path) -> str | None:
+    """Series Instance UID of a CT image, empty for another object, None for what is no DICOM that can be read.
+
+    Reads no further than it needs.
+    """
 
     def is_after_series(tag: BaseTag, _vr: str | None, _length: int) -> bool:
         return int(tag) > 0x0020000E
@@ -152,12 +162,13 @@ def _ct_series_uid(path: Path) -> str:
         require_bounded(path)
         with path.open("rb") as file:
             header = read_partial(file, is_after_series, specific_tags=[0x00080016, 0x0020000E])
-            is_ct = header.get("SOPClassUID") == CTImageStorage
+            if "SOPClassUID" not in header:
+                is_directory = header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+                return "" if is_directory else None
+            is_ct = header.SOPClassUID == CTImageStorage
             return str(header.get("SeriesInstanceUID", "")) if is_ct else ""
-    except InvalidDicomError:
-        return ""
     except Exception:  # noqa: BLE001 - a stray corrupt file among others can raise anything, and is no CT image
-        return ""
+        return None
 
 
 def _unless_corrupt(read: Callable[[_Argument], _Result], argument: _Argument, path: Path) -> _Result:

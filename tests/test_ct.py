@@ -13,7 +13,7 @@ import pydicom
 import pytest
 from pydicom import uid
 
-from model.ct import find_series, read_series
+from model.ct import find_series, read_series, unreadable_files
 from model.dicom_file import MAX_INFLATED_BYTES
 from model.errors import ReasonCode, SeriesUnsuitable
 from model.geometry import Mask
@@ -278,11 +278,13 @@ def test_find_series_sorts_files_by_series_and_passes_over_the_rest(tmp_path):
     renamed = second[0].rename(tmp_path / "b" / "no extension")
     (tmp_path / "note.dcm").write_text("not DICOM")
     (tmp_path / "broken").write_bytes(first[0].read_bytes()[:150])
+    (tmp_path / "empty").touch()
     write_small(tmp_path / "c", seed=2, SOPClassUID=uid.MRImageStorage)
     found = find_series(tmp_path)
 
     assert sorted(map(len, found.values())) == [26, 26]
     assert renamed in found[pydicom.dcmread(renamed).SeriesInstanceUID]
+    assert [path.name for path in unreadable_files(tmp_path)] == ["broken", "empty", "note.dcm"]
 
 
 # Refused

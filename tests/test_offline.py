@@ -159,6 +159,19 @@ def test_a_segmentation_that_cannot_be_made_is_told_and_costs_nothing_else(oarlo
     assert str(missing) not in done.out
 
 
+def test_damaged_files_beside_the_images_are_told(oarlock, series, bundle, tmp_path):
+    shutil.copytree(series, tmp_path / "ct")
+    images = (tmp_path / "ct").iterdir()
+    ends = sorted(images, key=lambda path: dcmread(path).ImagePositionPatient[2])[-3:]
+    for path in ends:
+        path.write_bytes(b"")
+
+    done = oarlock("segment", tmp_path / "ct", "--bundle", bundle, "--output", tmp_path / "rt.dcm")
+
+    assert done.code == 0, done.err
+    assert f"note: 3 files left out that cannot be read as DICOM, such as {min(ends).name}" in done.out
+
+
 def test_a_profile_that_does_not_exist_is_said_with_those_that_do(oarlock, series, tmp_path):
     done = oarlock("segment", series, "--output", tmp_path / "rt.dcm", "--profile", "eclypse")
 
