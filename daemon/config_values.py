@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from daemon.database_url import sqlite_file
-from model.structures import structure
+from model.structures import offered_structure
 
 ANY = "*"
 
@@ -62,7 +62,7 @@ def _database_url(url: str) -> str:
 
 
 def _structure_name(name: str) -> str:
-    return structure(name).name
+    return offered_structure(name).name
 
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]

@@ -9,7 +9,7 @@ import numpy as np
 from daemon.derivation import Derivation, derive
 from model.contours import Contour
 from model.geometry import Mask, SliceGrid
-from model.structures import EXTRA_STRUCTURES, STRUCTURES, Code, Structure, structure
+from model.structures import EXTRA_STRUCTURES, STRUCTURES, Code, Structure, offered_structure
 
 
 def is_plain(text: str) -> bool:
@@ -167,7 +167,7 @@ def template_of(names: Sequence[str]) -> Template:
     ValueError
         A name that is no organ's.
     """
-    wanted = {structure(name).name for name in names}
+    wanted = {offered_structure(name).name for name in names}
     return Template("TG-263", tuple(each for each in _ALL_ORGANS if each.name in wanted))
 
 

@@ -25,7 +25,7 @@ from daemon.structure_template import (
     template_of,
 )
 from daemon.template_checks import contradictions
-from model.structures import Code, structure
+from model.structures import Code, offered_structure
 
 _LONGEST_MARGIN_MM = 100.0
 _DARKER = 0.6
@@ -49,7 +49,7 @@ def _colour(value: object) -> object:
 
 
 def _organ(name: str) -> str:
-    return structure(name).name
+    return offered_structure(name).name
 
 
 _Name = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_plain)]
@@ -174,7 +174,7 @@ def _structure(line: _Line, number: int) -> TemplateStructure:
         raise ValueError(f"needs an organ, or exactly one of {kinds}")
     site = Code(line.code.value, line.code.scheme, line.code.meaning) if line.code else None
     if line.organ is not None:
-        usual = organ_line(structure(line.organ), number)
+        usual = organ_line(offered_structure(line.organ), number)
         return TemplateStructure(
             number,
             line.name or usual.name,

@@ -131,7 +131,8 @@ The clinics of OpenKBP draw a cord a third larger than the protocol of the 21 or
 one output would learn a cord between both. What follows `^` is the qualifier that TG-263 leaves to whoever names.
 """
 
-_BY_NAME = {each.name: each for each in STRUCTURES + EXTRA_STRUCTURES + OTHER_PROTOCOLS}
+_OFFERED = {each.name: each for each in STRUCTURES + EXTRA_STRUCTURES}
+_BY_NAME = _OFFERED | {each.name: each for each in OTHER_PROTOCOLS}
 
 
 TYPICAL_CM3: Mapping[str, float] = {
@@ -158,9 +159,18 @@ def structure(name: str) -> Structure:
     ValueError
         If no organ has this name; the message offers the nearest names.
     """
-    found = _BY_NAME.get(name)
+    return _look_up(name, _BY_NAME)
+
+
+def offered_structure(name: str) -> Structure:
+    """Look up an organ that may be asked for, which those of `OTHER_PROTOCOLS` may not; else as `structure`."""
+    return _look_up(name, _OFFERED)
+
+
+def _look_up(name: str, known: Mapping[str, Structure]) -> Structure:
+    found = known.get(name)
     if found is None:
-        nearest = get_close_matches(name, _BY_NAME, n=3, cutoff=0.5)
-        hint = f"nearest: {', '.join(nearest)}" if nearest else f"known: {', '.join(_BY_NAME)}"
+        nearest = get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"nearest: {', '.join(nearest)}" if nearest else f"known: {', '.join(known)}"
         raise ValueError(f"no structure is called {name!r}; {hint}")
     return found

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from daemon.config import Route
 from daemon.derivation import Margin
 from daemon.destination_profile import PROFILES
 from daemon.eclipse_template import as_toml, read_eclipse_template
@@ -15,7 +16,7 @@ from daemon.template_checks import notes
 from daemon.template_file import load_template
 from model.derived import expand
 from model.geometry import Mask
-from model.structures import STRUCTURES, structure
+from model.structures import OTHER_PROTOCOLS, STRUCTURES, structure
 from tests.paths import REPOSITORY
 from tests.phantom import make_grid
 from tests.structure_set_samples import NOT_FOUND, organ_masks
@@ -69,6 +70,14 @@ def test_a_choice_of_organs_keeps_their_numbers():
         (17, "Parotid_R"),
         (22, "Larynx"),
     ]
+
+
+@pytest.mark.parametrize("organ", OTHER_PROTOCOLS, ids=lambda organ: organ.name)
+def test_what_is_learned_and_never_offered_cannot_be_asked_for(organ):
+    with pytest.raises(ValueError, match="no structure is called"):
+        template_of([organ.name])
+    with pytest.raises(ValueError, match="no structure is called"):
+        Route(destinations=("tps",), structures=(organ.name,))
 
 
 def test_a_line_that_says_only_an_organ_has_its_usual_name_colour_type_and_codes(load):
@@ -169,6 +178,7 @@ def test_every_problem_is_told_with_its_file_line_and_key(problems):
     ("lines", "expected"),
     [
         (organ("Parotis_L"), "nearest: Parotid_L"),
+        (organ("SpinalCord^Clin"), "no structure is called 'SpinalCord^Clin'; nearest: SpinalCord"),
         (organ("Eye_L", 'synonymes = ["x"]'), 'did you mean "synonyms"'),
         (organ("Brain") + organ("Eye_L", 'name = "BRAIN"'), '"BRAIN" also stands for structure 1, Brain'),
         (
