@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.lint_finding import Finding, error, note, warning
+from daemon.lint_finding import Finding, Rule, error, note, warning
 from daemon.lint_images import PATIENT, STUDY, CTImages, SlicePlane, common_normal
 from daemon.lint_shapes import PLANE_TOLERANCE_MM
 from daemon.lint_view import (
@@ -79,6 +79,12 @@ BETWEEN = error(
     "Take z from the slice's own Image Position, never from mean spacing.",
     "IHE-RO BRTO; DicomRTTool PR #44",
 )
+POINT_BETWEEN = warning(
+    "ct-point-between-slices",
+    "a point lies on no slice",
+    "Nothing, if the receiver takes points between slices, as of an isocentre.",
+    "IHE-RO BRTO",
+)
 BEYOND = error(
     "ct-contour-beyond-slices",
     "a contour lies above the last or below the first slice",
@@ -90,6 +96,12 @@ OUTSIDE = error(
     "a contour leaves the image",
     "Check series, spacing and orientation.",
     "rt-utils #92, #114",
+)
+SUPPORT_OUTSIDE = warning(
+    "ct-support-outside-image",
+    "a contour of a couch or another support leaves the image",
+    "Nothing, if the model of the couch is wider than the image; else check spacing and orientation.",
+    "PS3.3 C.8.8.8, SUPPORT",
 )
 NOT_AXIAL = note(
     "ct-not-axial",
@@ -109,8 +121,10 @@ RULES = (
     ABSENT,
     OTHER_SLICE,
     BETWEEN,
+    POINT_BETWEEN,
     BEYOND,
     OUTSIDE,
+    SUPPORT_OUTSIDE,
     NOT_AXIAL,
 )
 
@@ -216,15 +230,17 @@ def check_planes(view: StructureSetView, images: CTImages) -> Iterator[Finding]:
     if not shown.planes:
         return
     slices = _Slices.of(shown)
-    for contour in view.contours:
-        if contour.image_uids and not any(uid in images.by_uid for uid in contour.image_uids):
-            words = f"there is no image {contour.image_uids[0]}"
-            yield ABSENT.at(contour.path, words, contour.roi, contour.z_mm)
-        elif len(contour.points):
-            yield from _place(contour, shown, slices)
+    for roi in view.rois:
+        outside = SUPPORT_OUTSIDE if roi.interpreted_type == "SUPPORT" else OUTSIDE
+        for contour in roi.contours:
+            if contour.image_uids and not any(uid in images.by_uid for uid in contour.image_uids):
+                words = f"there is no image {contour.image_uids[0]}"
+                yield ABSENT.at(contour.path, words, contour.roi, contour.z_mm)
+            elif len(contour.points) and contour.type != "OPEN_NONPLANAR":
+                yield from _place(contour, shown, slices, outside)
 
 
-def _place(contour: ContourView, images: CTImages, slices: _Slices) -> Iterator[Finding]:
+def _place(contour: ContourView, images: CTImages, slices: _Slices, outside: Rule) -> Iterator[Finding]:
     offset = float(contour.points.mean(axis=0) @ slices.normal)
     uid = next((uid for uid in contour.image_uids if uid in images.planes), None)
     nearest = slices.uids[slices.nearest(offset)]
@@ -235,7 +251,7 @@ def _place(contour: ContourView, images: CTImages, slices: _Slices) -> Iterator[
     elif _leaves(contour.points, plane):
         low, high = contour.points.min(axis=0), contour.points.max(axis=0)
         words = f"x from {low[0]:.1f} to {high[0]:.1f} mm, y from {low[1]:.1f} to {high[1]:.1f} mm"
-        yield OUTSIDE.at(contour.path, words, contour.roi, contour.z_mm)
+        yield outside.at(contour.path, words, contour.roi, contour.z_mm)
 
 
 def _misplaced(
@@ -251,7 +267,8 @@ def _misplaced(
         words = f"it lies at {offset:.2f} mm, the slices from {first:.2f} to {last:.2f}"
         return BEYOND.at(contour.path, words, contour.roi, contour.z_mm)
     words = f"it lies {off:.2f} mm off its slice; the nearest is at {slices.offsets_mm[index]:.2f} mm"
-    return BETWEEN.at(contour.path, words, contour.roi, contour.z_mm)
+    rule = POINT_BETWEEN if contour.type == "POINT" else BETWEEN
+    return rule.at(contour.path, words, contour.roi, contour.z_mm)
 
 
 def _off_plane_mm(points: NDArray[np.float64], plane: SlicePlane) -> float:

@@ -93,7 +93,8 @@ def nested(roi: RoiView) -> Iterator[tuple[int, int]]:
     for inner in range(len(stack)):
         holds = (stack.low_mm[:, :2] < stack.low_mm[inner, :2]).all(axis=1)
         holds &= (stack.high_mm[:, :2] > stack.high_mm[inner, :2]).all(axis=1)
-        holds &= np.abs(stack.means_mm[:, 2] - stack.means_mm[inner, 2]) < 0.1
+        apart_mm = ((stack.means_mm - stack.means_mm[inner]) * stack.normals).sum(axis=1)
+        holds &= np.abs(apart_mm) < 0.1
         for outer in np.flatnonzero(holds):
             if _contains(roi.outlines[outer].points, roi.outlines[inner].points[0]):
                 yield int(outer), inner

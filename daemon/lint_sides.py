@@ -1,6 +1,7 @@
 """Rules about which way round a patient is: left and right, up and down, front and back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 
 import numpy as np
 
@@ -74,26 +75,32 @@ def stem(name: str) -> str:
 def check_sides(view: StructureSetView) -> Iterator[Finding]:
     """What is named left lies at larger x than its partner, or than the patient's middle."""
     placed = [roi for roi in view.rois if np.isfinite(roi.centre_mm[0])]
-    by_side = {
-        each: {stem(roi.name): roi for roi in placed if side(roi.name) == each} for each in (LEFT, RIGHT)
-    }
+    by_side = {each: _by_stem(roi for roi in placed if side(roi.name) == each) for each in (LEFT, RIGHT)}
     paired = by_side[LEFT].keys() & by_side[RIGHT].keys()
-    for key in sorted(paired):
-        left, right = by_side[LEFT][key], by_side[RIGHT][key]
+    pairs = [pair for key in sorted(paired) for pair in product(by_side[LEFT][key], by_side[RIGHT][key])]
+    for left, right in pairs:
         if left.centre_mm[0] <= right.centre_mm[0]:
             x = f"x {left.centre_mm[0]:.1f} and {right.centre_mm[0]:.1f} mm"
             yield SWAPPED.at(left.path, f"{left.name} lies to the right of {right.name}: {x}", left.name)
-    middle = _middle_mm(placed, [(by_side[LEFT][key], by_side[RIGHT][key]) for key in sorted(paired)])
+    middle = _middle_mm(placed, pairs)
     if middle is None:
         return
     for which, sign in ((LEFT, 1), (RIGHT, -1)):
-        for key, roi in by_side[which].items():
+        for roi in (each for key, rois in by_side[which].items() if key not in paired for each in rois):
             off = sign * (roi.centre_mm[0] - middle)
-            if key not in paired and off < -MARGIN_MM:
+            if off < -MARGIN_MM:
                 x = f"x {roi.centre_mm[0]:.1f} mm, the patient's middle at {middle:.1f} mm"
                 yield WRONG_SIDE.at(
                     roi.path, f"{roi.name} lies {-off:.1f} mm beyond the middle: {x}", roi.name
                 )
+
+
+def _by_stem(rois: Iterable[RoiView]) -> dict[str, list[RoiView]]:
+    """ROIs by their names without a side: `Parotid_L` and `L Parotid` share one."""
+    found: dict[str, list[RoiView]] = {}
+    for roi in rois:
+        found.setdefault(stem(roi.name), []).append(roi)
+    return found
 
 
 def _middle_mm(rois: Sequence[RoiView], pairs: Sequence[tuple[RoiView, RoiView]]) -> float | None:
@@ -107,10 +114,7 @@ def _middle_mm(rois: Sequence[RoiView], pairs: Sequence[tuple[RoiView, RoiView]]
 
 def check_order(view: StructureSetView) -> Iterator[Finding]:
     """Brain above larynx, eyes before brainstem: what is true of every head."""
-    centres: dict[str, list[RoiView]] = {}
-    for roi in view.rois:
-        if np.isfinite(roi.centre_mm).all():
-            centres.setdefault(stem(roi.name), []).append(roi)
+    centres = _by_stem(roi for roi in view.rois if np.isfinite(roi.centre_mm).all())
     for rule, order, axis, sign, word in (
         (UPSIDE_DOWN, _ABOVE, 2, 1, "below"),
         (BACK_TO_FRONT, _BEFORE, 1, -1, "behind"),

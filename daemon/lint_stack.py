@@ -90,6 +90,12 @@ class Stack:
         return self.sums(self._cross)
 
     @cached_property
+    def normals(self) -> NDArray[np.float64]:
+        """(polygons, 3) of length 1; zero where a polygon has no area."""
+        lengths = np.linalg.norm(self.area_vectors, axis=1, keepdims=True)
+        return np.asarray(self.area_vectors / np.where(lengths > 0, lengths, 1.0))
+
+    @cached_property
     def areas_mm2(self) -> NDArray[np.float64]:
         """(polygons,) area of each; of a polygon that crosses itself, parts count against each other."""
         return np.asarray(np.linalg.norm(self.area_vectors, axis=1) / 2)

@@ -304,6 +304,17 @@ def each(images: CTImages, change: Callable[[Dataset], object]) -> None:
         change(header)
 
 
+def point(item: Dataset, points: np.ndarray) -> None:
+    item.ContourGeometricType = "POINT"
+    draw(item, points)
+
+
+def couch(dataset: Dataset) -> None:
+    """The left parotid as a support that is wider than the image."""
+    observed(dataset, named(dataset, "Parotid_L")).RTROIInterpretedType = "SUPPORT"
+    change_points(contour(dataset), lambda points: points * np.array([50, 1, 1]))
+
+
 def slice_before(dataset: Dataset) -> str:
     """UID of the slice under that of the left parotid's second contour."""
     return contour(dataset).ContourImageSequence[0].ReferencedSOPInstanceUID
@@ -324,12 +335,14 @@ WITH_IMAGES: dict[str, ImageBreakage] = {
     "ct-contour-between-slices": lambda d, _: change_points(
         contour(d), lambda points: points + np.array([0, 0, 0.5])
     ),
+    "ct-point-between-slices": lambda d, _: point(contour(d), np.array([[0, 0, 1.7]])),
     "ct-contour-beyond-slices": lambda d, _: change_points(
         contour(d), lambda points: points + np.array([0, 0, 900])
     ),
     "ct-contour-outside-image": lambda d, _: change_points(
         contour(d), lambda points: points + np.array([500, 0, 0])
     ),
+    "ct-support-outside-image": lambda d, _: couch(d),
     "ct-not-axial": lambda _, ct: each(ct, lambda header: setattr(header, "PixelSpacing", [2, 3])),
 }
 """By code; the structure set or the headers of its images are changed."""

@@ -181,6 +181,45 @@ def test_a_file_in_explicit_vr_is_as_good_as_in_implicit():
     assert lint(dcmread(BytesIO(again.getvalue())), images_of(VOLUME)) == []
 
 
+def test_an_applicator_between_slices_is_no_contour_on_a_slice():
+    dataset = good()
+    item = contour(dataset)
+    item.ContourGeometricType = "OPEN_NONPLANAR"
+    draw(item, np.array([[0, 0, -30], [0, 0, -12], [1, 2, 7.3]]))
+    assert not {code for code in codes(lint(dataset, images_of(VOLUME))) if code.startswith("ct-")}
+
+
+@pytest.mark.parametrize(("code", "error"), [
+    ("ct-point-between-slices", "ct-contour-between-slices"),
+    ("ct-support-outside-image", "ct-contour-outside-image"),
+])  # fmt: skip
+def test_points_and_couches_are_not_judged_as_contours_of_organs(code, error):
+    dataset, images = good(), images_of(VOLUME)
+    WITH_IMAGES[code](dataset, images)
+    assert error not in codes(lint(dataset, images))
+
+
+def test_of_two_rois_named_left_each_is_held_against_the_right_one():
+    dataset = good()
+    left, right = (named(dataset, f"Parotid_{side}") for side in "LR")
+    dataset.StructureSetROISequence[left].ROIName = "L_Parotid"
+    dataset.StructureSetROISequence[named(dataset, "SpinalCord")].ROIName = "Parotid_L"
+    cord = drawn(dataset, named(dataset, "Parotid_L"))
+    cord.ContourSequence = drawn(dataset, right).ContourSequence
+    for order in (1, -1):
+        dataset.StructureSetROISequence = list(dataset.StructureSetROISequence)[::order]
+        swapped = [each.roi for each in lint(dataset) if each.code == "sides-swapped"]
+        assert swapped == ["Parotid_L"]
+
+
+@pytest.mark.parametrize("tilt_degrees", [0, 10, 20])
+def test_a_hole_is_found_however_slices_are_tilted(tilt_degrees):
+    grid = make_grid(tilt_degrees=tilt_degrees, pixel_spacing_mm=(1.5, 1.5), size=(150, 130))
+    made = build_structure_set(ct_volume(grid), rois_of(masks_without_specks(grid), grid), IDENTITY, MODEL)
+    found = lint(dcmread(BytesIO(encode(made))), profile=PROFILES["monaco"])
+    assert {each.roi for each in found if each.code == "profile-holes"} == {"Brain"}
+
+
 def test_a_keyhole_does_not_cross_itself():
     """The two sides of its channel lie on each other (PS3.3 C.8.8.6.3)."""
     dataset = good()
