@@ -29,6 +29,8 @@ _SIGNS = re.compile(r"[-+~&/<>^!0-9]")
 
 _TYPES = {kind.value.casefold(): kind for kind in InterpretedType}
 
+_PADDED = r"( {2}[0-9]| [0-9]{2}|[0-9]{3})"
+
 
 @dataclass(frozen=True)
 class EclipseStructure:
@@ -143,13 +145,10 @@ def _doubt(name: str, organ: Structure) -> str:
 
 def _colour(text: str) -> tuple[int, int, int] | None:
     """`RGB255228181` or `RGB 255  0  0`; three characters a number, padded with blanks."""
-    fixed = re.fullmatch(r"RGB ?([\d ]{3})([\d ]{3})([\d ]{1,3})", text.strip())
-    spaced = re.fullmatch(r"RGB\s+(\d{1,3})\s+(\d{1,3})\s+(\d{1,3})", text.strip())
-    match = spaced or fixed
-    try:
-        red, green, blue = (int(part) for part in match.groups()) if match else (-1, -1, -1)
-    except ValueError:
-        return None
+    fixed = re.fullmatch(rf"RGB ?{_PADDED * 3}", text.strip())
+    spaced = re.fullmatch(r"RGB\s+([0-9]{1,3})\s+([0-9]{1,3})\s+([0-9]{1,3})", text.strip())
+    match = fixed or spaced
+    red, green, blue = (int(part) for part in match.groups()) if match else (-1, -1, -1)
     return (red, green, blue) if all(0 <= each <= 255 for each in (red, green, blue)) else None
 
 

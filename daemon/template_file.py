@@ -164,7 +164,10 @@ def _template(file: _File, problems: list[tuple[Location, str]]) -> Template:
             lines.append(_structure(line, index + 1))
         except ValueError as error:
             problems.append((("structures", index), str(error)))
-    return Template(file.name, tuple(_coloured(line, lines) for line in lines))
+    coloured = {line.name for line in file.structures if line.colour}
+    return Template(
+        file.name, tuple(line if line.name in coloured else _darkened(line, lines) for line in lines)
+    )
 
 
 def _structure(line: _Line, number: int) -> TemplateStructure:
@@ -210,9 +213,9 @@ def _derivations(line: _Line) -> Iterator[Derivation]:
         yield Derivation(Operation.CROP, (line.crop.of, *line.crop.away_from), Margin.uniform(line.crop.mm))
 
 
-def _coloured(line: TemplateStructure, lines: Sequence[TemplateStructure]) -> TemplateStructure:
+def _darkened(line: TemplateStructure, lines: Sequence[TemplateStructure]) -> TemplateStructure:
     """A derived structure without a colour of its own is darker than what it is derived from."""
-    if line.colour_rgb != _GREY or not line.sources:
+    if not line.sources:
         return line
     first = next((each for each in lines if each.name == line.sources[0]), None)
     if first is None or first is line:

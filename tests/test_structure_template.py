@@ -121,6 +121,14 @@ def test_a_derived_structure_is_darker_than_its_source_and_not_an_organ(load):
     assert (prv.interpreted_type, prv.organ) == (InterpretedType.AVOIDANCE, None)
 
 
+def test_a_derived_structure_keeps_the_colour_that_it_is_given_whichever_it_is(load):
+    grey = load(
+        *organ("SpinalCord"),
+        *("[[structures]]", 'name = "PRV"', 'margin = { of = "SpinalCord", mm = 5 }', 'colour = "#a0a0a0"'),
+    ).structures[1]
+    assert grey.colour_rgb == (160, 160, 160)
+
+
 @pytest.mark.parametrize(
     ("key", "formula"),
     [
@@ -423,6 +431,23 @@ def test_what_is_not_certain_is_listed_and_not_taken_over(tmp_path, xml, reason)
     assert reason in found.reason
     assert "[[structures]]" not in as_toml([found], "HN")
     assert reason in as_toml([found], "HN")
+
+
+@pytest.mark.parametrize(
+    ("written", "colour"),
+    [
+        ("RGB255228181", (255, 228, 181)),
+        ("RGB  0255  0", (0, 255, 0)),
+        ("RGB 64128  0", (64, 128, 0)),
+        ("RGB 255  0  0", (255, 0, 0)),
+        ("RGB 1 100 100", (1, 100, 100)),
+        ("RGB 300 0 0", None),
+        ("Segment - Cyan", None),
+    ],
+)
+def test_colours_of_eclipse_have_three_characters_a_number(tmp_path, written, colour):
+    (found,) = read_eclipse_template(eclipse(tmp_path, eclipse_structure("Brain", colour=written)))
+    assert found.colour_rgb == colour
 
 
 def test_of_two_structures_for_one_organ_the_one_by_its_name_is_taken_over(tmp_path):
