@@ -14,7 +14,7 @@ from daemon.result_building import Contoured, Store, StoredFile, build, can_be_m
 from daemon.result_header import ModelIdentity, ResultIdentity, unlike_identifiers
 from daemon.result_objects import WantedObject
 from daemon.structure_set_check import StructureSummary
-from daemon.structure_template import ROI, Template, apply_template, left_out
+from daemon.structure_template import ROI, Template, apply_template, left_out, unreached_slices
 from model.contours import trace_all
 from model.ct import CTVolume, read_series
 from model.errors import ReasonCode, SeriesUnsuitable
@@ -177,6 +177,7 @@ def contour_series(
             *unlike_identifiers(volume.header),
             *found.remarks,
             *_never_learned(organs, weights),
+            *unreached_slices(template, volume.grid),
         ),
         ModelIdentity(weights.name, weights.version, weights.digest),
         identity,

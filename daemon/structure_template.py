@@ -210,6 +210,19 @@ def left_out(rois: Sequence[ROI]) -> Iterator[str]:
             yield f"{roi.name} ({roi.generation}) is left out: nothing remains of it"
 
 
+def unreached_slices(template: Template, grid: SliceGrid) -> Iterator[str]:
+    """A sentence for each margin that is wanted upwards or downwards and ends before the next slice."""
+    gap_mm = grid.spacing_mm[0]
+    for line in template.structures:
+        margin = line.derivation.margin if line.derivation else None
+        wanted = {"superior": margin.superior, "inferior": margin.inferior} if margin else {}
+        if short := [f"{mm:g} mm {side}" for side, mm in wanted.items() if 0 < mm < gap_mm]:
+            yield (
+                f"{line.name} ({line.derivation}): no other slice lies within {' and '.join(short)}, "
+                f"as slices are {gap_mm:.3g} mm apart"
+            )
+
+
 def _roi(line: TemplateStructure, mask: Mask) -> ROI:
     return ROI(
         line.number,

@@ -158,6 +158,30 @@ def test_a_sites_template_names_derives_and_orders_what_is_written(series, tmp_p
     assert margin.volume_cm3 > 1.5 * eye.volume_cm3
 
 
+def test_a_margin_that_ends_before_the_next_slice_is_told(series, tmp_path):
+    """The phantom's slices are 5 mm apart."""
+    file = tmp_path / "site.toml"
+    told = {}
+    for mm in ("4", "5", "{ left = 4 }", "{ left = 4, superior = 2 }"):
+        file.write_text(TEMPLATE.replace("mm = 5", f"mm = {mm}"))
+        done = contour_series(
+            series, StubSegmenter(), IDENTITY, load_template(file), [STRUCTURE_SET], stored_in(tmp_path)
+        )
+        told[mm] = [remark for remark in done.remarks if "no other slice" in remark]
+
+    apart = "as slices are 5 mm apart"
+    assert told == {
+        "4": [
+            f"Eye_L_PRV5 (Auge li + 4 mm): no other slice lies within 4 mm superior and 4 mm inferior, {apart}"
+        ],
+        "5": [],
+        "{ left = 4 }": [],
+        "{ left = 4, superior = 2 }": [
+            f"Eye_L_PRV5 (Auge li + 4 mm left, 2 mm superior): no other slice lies within 2 mm superior, {apart}"
+        ],
+    }
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_each_destination_gets_its_own_object_and_all_pass_their_check(series, tmp_path, profile):
     wanted = [STRUCTURE_SET, WantedObject(ResultKind.STRUCTURE_SET, profile, ("tps",))]
