@@ -62,7 +62,7 @@ def test_an_implausible_contour_is_not_taught(tmp_path: Path, monkeypatch: pytes
     said = Severity.WARNING
 
     def finding(*_: object) -> tuple[Finding, ...]:
-        return (Finding("organ-too-small", said, "Brain", "0.1 cm³"),)
+        return (Finding("wrong-order-head-feet", said, "Parotid_L", "lies above the brain", ("Brain",)),)
 
     monkeypatch.setattr(pseudo_labels, "check_plausibility", finding)
     result = contoured(tmp_path)

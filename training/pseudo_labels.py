@@ -58,14 +58,14 @@ def pseudo_labelled(segmenter: Segmenter, case: Case, organs: Collection[str], c
     grid = slice_grid(frame, shape)
     found = segmenter.segment(as_volume(case), grid=grid)
     findings = check_plausibility(found.masks, grid, segmenter.bundle.reference_ranges, found.confidence)
-    doubtful = {finding.structure for finding in findings if finding.severity != Severity.NOTE}
+    doubts = [finding for finding in findings if finding.severity != Severity.NOTE]
     taught = {}
     for organ in organs:
         if organ in case.known:
             outcome = Outcome.DRAWN
         elif organ not in found.masks:
             outcome = Outcome.NOT_FOUND
-        elif organ in doubtful:
+        elif any(doubt.concerns({organ}) for doubt in doubts):
             outcome = Outcome.IMPLAUSIBLE
         else:
             outcome = Outcome.TAUGHT
