@@ -24,7 +24,7 @@ from daemon.pdata import AbortReason, PduType, ProtocolViolation
 MAX_REQUEST_BYTES = 2**20
 """128 presentation contexts with 30 transfer syntaxes each are a quarter of it."""
 
-_ITEMS_AT = 74
+_TITLES, _ITEMS_AT = slice(10, 42), 74
 _APPLICATION_CONTEXT, _PRESENTATION_CONTEXT, _USER_INFORMATION = 0x10, 0x20, 0x50
 _MAXIMUM_LENGTH, _ROLE_SELECTION = 0x51, 0x54
 
@@ -99,12 +99,12 @@ def read_proposal(pdu: bytes) -> Proposal:
 
 
 def _with_what_is_heeded(pdu: bytes) -> bytes:
-    """The request without items that change nothing here.
+    """The request without items that change nothing here, and with blanks where AE titles are filled up with NUL.
 
     What is not recognised is to be ignored (PS3.8 sections 9.3.1 and D.2), and a vendor's mistake in what nobody
     reads must not cost its association.
     """
-    kept = [pdu[:_ITEMS_AT]]
+    kept = [pdu[: _TITLES.start], pdu[_TITLES].replace(b"\0", b" "), pdu[_TITLES.stop : _ITEMS_AT]]
     for kind, item in _items(pdu[_ITEMS_AT:]):
         if kind in {_APPLICATION_CONTEXT, _PRESENTATION_CONTEXT}:
             kept.append(item)

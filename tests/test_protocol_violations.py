@@ -76,6 +76,17 @@ def test_what_is_not_recognised_in_a_proposal_is_ignored(node, user, more):
         assert connection.recv(1) == bytes([pdus.ASSOCIATE_AC])
 
 
+def test_titles_filled_up_with_nul_are_those_filled_up_with_blanks(node):
+    proposal = pdus.associate_rq()
+    fixed = bytearray(proposal)
+    fixed[10:42] = fixed[10:42].replace(b" ", b"\0")
+    assert fixed != proposal
+
+    with socket.create_connection(("127.0.0.1", node.port), LIMIT_SECONDS) as connection:
+        connection.sendall(fixed)
+        assert connection.recv(1) == bytes([pdus.ASSOCIATE_AC])
+
+
 @pytest.mark.parametrize(
     "fields",
     [
