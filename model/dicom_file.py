@@ -37,7 +37,14 @@ def read_file(path: Path, **options: Any) -> Dataset:  # noqa: ANN401 - those of
     content = path.read_bytes()
     if _DEFLATED in content[:_META_BYTES]:
         _require_bounded(content)
-    return dcmread(BytesIO(content), **options)
+    return _read(BytesIO(content), **options)
+
+
+def _read(content: BytesIO, **options: Any) -> Dataset:  # noqa: ANN401 - those of pydicom's `dcmread`
+    """Read bytes, which pydicom would keep as long as the data set: for a series, all of its files."""
+    dataset = dcmread(content, **options)
+    dataset.buffer = None
+    return dataset
 
 
 class Header(NamedTuple):
@@ -54,7 +61,7 @@ def read_header(path: Path, **options: Any) -> Header:  # noqa: ANN401 - those o
     if len(head) == _HEAD_BYTES and _DEFLATED not in head[:_META_BYTES]:
         beginning = BytesIO(head)
         with suppress(Exception):  # a head that is cut anywhere can raise anything; the whole file decides
-            dataset = dcmread(beginning, stop_before_pixels=True, **options)
+            dataset = _read(beginning, stop_before_pixels=True, **options)
             if beginning.tell() < len(head):  # it stopped at the pixels: all that stands before them is there
                 return Header(dataset, beginning.tell())
     return Header(read_file(path, stop_before_pixels=True, **options), None)

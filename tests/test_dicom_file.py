@@ -1,5 +1,6 @@
 """Reading a header alone: what comes out is what the whole file says, of which most was not read."""
 
+import weakref
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -64,6 +65,25 @@ def test_of_a_file_cut_short_it_is_the_same_too(image: Callable[..., Path], keep
     path = image(private_bytes=100_000)
     path.write_bytes(path.read_bytes()[:keep])
     assert said(lambda: read_header(path).dataset) == said(lambda: read_file(path, stop_before_pixels=True))
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_a_header_holds_on_to_none_of_the_bytes_it_was_read_from(
+    image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, syntax: str
+) -> None:
+    """The headers of a series are there at once: what each keeps is kept for every slice."""
+    read = []
+
+    class Known(BytesIO):
+        def __init__(self, content: bytes) -> None:
+            super().__init__(content)
+            read.append(weakref.ref(self))
+
+    monkeypatch.setattr(dicom_file, "BytesIO", Known)
+    header = read_header(image(syntax))
+    assert header.dataset.Rows
+    assert read
+    assert not any(reference() for reference in read)
 
 
 def test_the_pixels_are_not_fetched(image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:

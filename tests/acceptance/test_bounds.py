@@ -1,7 +1,6 @@
 """What grows in other programs stays as it is here: memory over jobs, jobs over associations."""
 
 from itertools import pairwise
-from statistics import median
 
 import pytest
 
@@ -39,8 +38,9 @@ def test_memory_of_a_worker_does_not_grow_with_its_jobs(tmp_path):
 
     assert len(tps.received) == 9
     peaks = [course.peak_of(slice(job, job + 1)) for job in range(2, 9)]
-    # What is held on to comes with every job; threads whose tiles happen to need most at once come but once.
-    assert median(after - before for before, after in pairwise(peaks)) < LEAST_LEAK_BYTES / 2
+    # What is held on to comes with every job; tiles of two threads that need most at once come with some.
+    growth = sorted(after - before for before, after in pairwise(peaks))
+    assert growth[1] < LEAST_LEAK_BYTES / 2
 
 
 def test_memory_threads_and_files_of_a_listener_do_not_grow_with_its_images_and_associations(tmp_path):
