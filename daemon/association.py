@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from itertools import count
 from threading import Lock, Thread
@@ -15,7 +16,7 @@ from pynetdicom.dsutils import decode, encode
 from daemon.command_set import NO_DATA_SET, RESPONSE, CommandField, Element, encode_command
 from daemon.commitment import STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE
 from daemon.commitment_reports import CommitmentReports
-from daemon.commitments import Commitments
+from daemon.commitments import Answered, Commitments
 from daemon.dimse import StorageStatus
 from daemon.errors import StorageFull
 from daemon.negotiation import AcceptedContext
@@ -90,7 +91,7 @@ class Association:
         self.may_send = may_send
         self._contexts: Mapping[int, AcceptedContext] = {}
         self._message_ids = count(1)
-        self._reports: dict[int, Callable[[int | None], None]] = {}
+        self._reports: dict[int, Answered] = {}
         self._lock = Lock()
 
     def serve(self, contexts: Mapping[int, AcceptedContext]) -> None:
@@ -160,9 +161,7 @@ class Association:
             return
         self._respond(message, StorageStatus.SUCCESS)
 
-        def report(verdict: Dataset, event_type: int, answered: Callable[[int | None], None]) -> None:
-            self._report(message.context_id, verdict, event_type, answered)
-
+        report = partial(self._report, message.context_id)
         Thread(
             target=self._commitments.answer, args=(pending, report), name="commitment", daemon=True
         ).start()
@@ -219,13 +218,7 @@ class Association:
 
     # Our own request
 
-    def _report(
-        self,
-        context_id: int,
-        information: Dataset,
-        event_type: int,
-        answered: Callable[[int | None], None],
-    ) -> None:
+    def _report(self, context_id: int, information: Dataset, event_type: int, answered: Answered) -> None:
         """Send an N-EVENT-REPORT (PS3.7 section 10.3.1); `answered` gets its status whenever that comes."""
         syntax = self._contexts[context_id].transfer_syntax
         encoded = encode(information, syntax.is_implicit_VR, syntax.is_little_endian)

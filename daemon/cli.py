@@ -249,9 +249,9 @@ def segment(
         offline.picture(result, picture)
     if qa_sheet:
         offline.qa_sheet(result, qa_sheet)
-    left_out = outputs.keys() - {file.wanted for file in result.files}
+    not_made = set(outputs.values()) - {outputs[file.wanted] for file in result.files}
     for what, path in wanted.items():
-        if path not in {outputs[each] for each in left_out}:
+        if path not in not_made:
             typer.echo(f"{what}: {path}")
 
 

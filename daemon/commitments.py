@@ -25,7 +25,8 @@ HERE_SECONDS = 60.0
 """For so long the association of the request may take to be answered on; then the worker calls back."""
 
 
-SendReport = Callable[[Dataset, int, Callable[[int | None], None]], None]
+Answered = Callable[[int | None], None]
+"""Hears the status of a response."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Commitments:
         log.info("commitment_requested", calling=titles[0], instances=len(references))
         return PendingCommitment(number, transaction, titles[0], tuple(references))
 
-    def answer(self, pending: PendingCommitment, send: SendReport) -> None:
+    def answer(self, pending: PendingCommitment, send: Callable[[Dataset, int, Answered], None]) -> None:
         """Send the answer on the association of the request; an association that ended leaves it unanswered.
 
         Parameters
