@@ -18,7 +18,7 @@ from daemon.job_queue_rows import (
     StructureRow,
     UtcDateTime,
 )
-from daemon.job_queue_state import move, move_held, remark, stale
+from daemon.job_queue_state import a_move, carry_out, move, move_held, remark, stale
 from daemon.job_queue_values import SegmentedResult, StoredObject
 from daemon.jobs import MAX_ATTEMPTS, DeliveryState, JobState, QueueReason
 
@@ -33,8 +33,17 @@ _OLDEST_DUE = (
     .limit(1)
     .scalar_subquery()
 )
-"""Not made anew for every claim, in which it would take longer than the table's answer."""
-_IS_OLDEST_DUE = Job.id == _OLDEST_DUE
+_IS_FIRST = Job.attempts == 0
+_CLAIM = a_move(
+    Job.id == _OLDEST_DUE,
+    JobState.QUEUED,
+    JobState.SEGMENTING,
+    lease_owner=bindparam("owner"),
+    lease_expires_at=bindparam("until", type_=UtcDateTime()),
+    attempts=Job.attempts + 1,
+    result_sop_instance_uid=case((_IS_FIRST, bindparam("instance")), else_=Job.result_sop_instance_uid),
+    result_series_instance_uid=case((_IS_FIRST, bindparam("series")), else_=Job.result_series_instance_uid),
+)
 
 
 def claim(
@@ -45,20 +54,16 @@ def claim(
     The first attempt gets UIDs of its own, which every later one keeps. Those that the job was opened with may
     stand in an older copy of the table too: put back, it would send another object under the UID of the one sent.
     """
-    is_first = Job.attempts == 0
-    claimed = move(
+    claimed = carry_out(
         session,
         now,
-        _IS_OLDEST_DUE,
-        JobState.QUEUED,
-        JobState.SEGMENTING,
-        {"due": now},
-        detail=f"claimed by {owner}",
-        lease_owner=owner,
-        lease_expires_at=now + timedelta(seconds=lease_seconds),
-        attempts=Job.attempts + 1,
-        result_sop_instance_uid=case((is_first, new_uid()), else_=Job.result_sop_instance_uid),
-        result_series_instance_uid=case((is_first, new_uid()), else_=Job.result_series_instance_uid),
+        _CLAIM,
+        f"claimed by {owner}",
+        due=now,
+        owner=owner,
+        until=now + timedelta(seconds=lease_seconds),
+        instance=new_uid(),
+        series=new_uid(),
     )
     return claimed[0] if claimed else None
 

@@ -1,23 +1,55 @@
 """The only writer of a job's state: every change names the state it comes from and leaves an event."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, case, select, update
+from sqlalchemy import ColumnElement, Update, bindparam, case, select, update
 from sqlalchemy.orm import Session
 
 from daemon.errors import IllegalTransition, NoSuchJob, StaleJob
-from daemon.job_queue_rows import Base, Job, JobEvent
+from daemon.job_queue_rows import Base, Job, JobEvent, UtcDateTime
 from daemon.jobs import TRANSITIONS, JobState
 
-_EVENTS = Base.metadata.tables[JobEvent.__tablename__]
+_NEW_EVENT = Base.metadata.tables[JobEvent.__tablename__].insert()
 _TELL_WHY = frozenset({JobState.FAILED, JobState.REJECTED, JobState.HELD, JobState.CANCELLED})
 _LEFT_BEHIND: dict[str, object] = {
     **dict.fromkeys(("lease_owner", "lease_expires_at", "not_before", "progress_stage", "progress_fraction")),
     "awaits": None,
     "discarding": False,
 }
-_MOVE = update(Job).values(**_LEFT_BEHIND).returning(Job)
+_NOW = bindparam("now", type_=UtcDateTime())
+# The time of a step: a history does not run backwards, though the computer's clock may be set back.
+_NOT_BEFORE_THE_LAST = case((Job.state_since > _NOW, Job.state_since), else_=_NOW)
+_MOVE = update(Job).values(state_since=_NOT_BEFORE_THE_LAST, **_LEFT_BEHIND).returning(Job)
+_TOLD: dict[str, object] = {"reason": bindparam("why"), "reason_code": bindparam("code")}
+
+
+@dataclass(frozen=True)
+class Move:
+    """A change of state as a statement: making it takes longer than carrying it out."""
+
+    origin: JobState
+    target: JobState
+    statement: Update
+
+
+def a_move(which: ColumnElement[bool], origin: JobState, target: JobState, **values: object) -> Move:
+    """How every job in `origin` that matches `which` comes to `target`.
+
+    Lease, progress and waiting time end with the state they belong to, unless `values` sets them anew.
+    The reason stays with states that need one and on a purged job.
+
+    Raises
+    ------
+    IllegalTransition
+        `target` does not follow `origin`.
+    """
+    if target not in TRANSITIONS[origin]:
+        raise IllegalTransition(f"no job moves from {origin} to {target}; {_possible(origin)}")
+    told = {} if target is JobState.PURGED else _TOLD
+    statement = _MOVE.where(Job.state == origin, which).values(**{"state": target, **told, **values})
+    return Move(origin, target, statement)
 
 
 def open_job(session: Session, job: Job, detail: str) -> int:
@@ -34,52 +66,43 @@ def move(
     which: ColumnElement[bool],
     origin: JobState,
     target: JobState,
-    parameters: Mapping[str, object] | None = None,
-    /,
     *,
     detail: str,
     reason_code: str | None = None,
     **values: object,
 ) -> Sequence[Job]:
-    """Move every job in `origin` that matches `which` to `target`, in one statement.
+    """Make a move and carry it out; raises as `a_move`."""
+    return carry_out(session, now, a_move(which, origin, target, **values), detail, reason_code)
 
-    Lease, progress and waiting time end with the state they belong to, unless `values` sets them anew.
-    The reason stays with states that need one and on a purged job.
+
+def carry_out(
+    session: Session,
+    now: datetime,
+    move: Move,
+    detail: str,
+    reason_code: str | None = None,
+    **parameters: object,
+) -> Sequence[Job]:
+    """Move jobs and write their events.
 
     Parameters
     ----------
     parameters
-        Of `which`, where it was made before their values were known.
+        Of the move, where it was made before their values were known.
 
     Returns
     -------
     Sequence of Job
-        The jobs that moved, as they are now; empty where none was in `origin`.
-
-    Raises
-    ------
-    IllegalTransition
-        `target` does not follow `origin`.
+        The jobs that moved, as they are now; empty where none was in `move.origin`.
     """
-    if target not in TRANSITIONS[origin]:
-        raise IllegalTransition(f"no job moves from {origin} to {target}; {_possible(origin)}")
-    if target is not JobState.PURGED:
-        values.setdefault("reason", detail if target in _TELL_WHY else None)
-        values.setdefault("reason_code", reason_code)
+    why = detail if move.target in _TELL_WHY else None
     moved = session.scalars(
-        _MOVE.where(Job.state == origin, which).values(
-            state=target, state_since=_not_before_the_last(now), **values
-        ),
-        parameters,
+        move.statement,
+        {"now": now, "why": why, "code": reason_code, **parameters},
         execution_options={"synchronize_session": False, "populate_existing": True},
     ).all()
-    _tell(session, moved, None, origin, detail, reason_code)
+    _tell(session, moved, None, move.origin, detail, reason_code)
     return moved
-
-
-def _not_before_the_last(now: datetime) -> ColumnElement[datetime]:
-    """The time of a step: a history does not run backwards, though the computer's clock may be set back."""
-    return case((Job.state_since > now, Job.state_since), else_=now)
 
 
 def move_held(
@@ -169,4 +192,4 @@ def _tell(
         for job in jobs
     ]
     if events:
-        session.connection().execute(_EVENTS.insert(), events)
+        session.connection().execute(_NEW_EVENT, events)
