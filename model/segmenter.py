@@ -17,7 +17,7 @@ from model.geometry import Mask, SliceGrid
 from model.memory_need import machine_memory_bytes, require_memory
 from model.preprocess import HALF, NetworkImage, box_of, lateral_mm, to_mask, to_network_grid
 from model.sliding_window import predict
-from model.structures import TYPICAL_CM3
+from model.structures import typical_cm3
 from model.unet import Triple
 
 SPECK_SHARE = 0.01
@@ -158,8 +158,7 @@ class Segmenter:
 
 def is_speck(name: str, volume_cm3: float) -> bool:
     """Whether something was found, but too little to be an organ, even one that the image cuts off."""
-    typical = TYPICAL_CM3[name.removesuffix("_L").removesuffix("_R")]
-    return 0 < volume_cm3 < SPECK_SHARE * typical
+    return 0 < volume_cm3 < SPECK_SHARE * typical_cm3(name)
 
 
 def largest_component(probability: NDArray[np.floating]) -> NDArray[np.float32]:

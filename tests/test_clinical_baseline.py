@@ -33,8 +33,8 @@ BRAINSTEM, PAROTID = mask(np.s_[6:12, 8:12, 8:14]), mask(np.s_[2:6, 6:10, 18:22]
 
 def a_case() -> Case:
     """Brainstem up to the last slice; the parotid is known in its lower half alone."""
-    known = {"Brainstem": (-np.inf, np.inf), "Parotid_L": (-np.inf, -10.0 + 3.5 * 2.5)}
-    labels = bits({"Brainstem": BRAINSTEM, "Parotid_L": PAROTID})
+    known = {"Brainstem^Clin": (-np.inf, np.inf), "Parotid_L^Clin": (-np.inf, -10.0 + 3.5 * 2.5)}
+    labels = bits({"Brainstem^Clin": BRAINSTEM, "Parotid_L^Clin": PAROTID})
     return Case("OKBP_1", "openkbp", np.zeros(SHAPE, np.int16), FRAME, labels, FRAME, known)
 
 
@@ -58,19 +58,12 @@ def test_observers_are_judged_where_the_clinic_contoured(tmp_path: Path) -> None
     write(tmp_path, Brainstem=BRAINSTEM, Parotid_L=PAROTID | mask(np.s_[5:9, 6:10, 18:22]))
     scores = list(score_scan(a_case(), tmp_path, "A", BIT_OF))
     assert {(score.group, score.organ): score.dice for score in scores} == {
-        (observer, organ): 1 for observer in clinical_baseline.OBSERVERS for organ in BIT_OF
+        (observer, f"{organ}^Clin"): 1 for observer in clinical_baseline.OBSERVERS for organ in BIT_OF
     }
-    assert {score.organ: score.is_cut for score in scores} == {"Brainstem": True, "Parotid_L": False}
-
-
-def test_the_clinics_cord_is_set_beside_the_observers_cord(tmp_path: Path) -> None:
-    """It has another name because another protocol drew it."""
-    write(tmp_path, Brainstem=BRAINSTEM)
-    case = replace(
-        a_case(), labels=bits({"SpinalCord^Clin": BRAINSTEM}), known={"SpinalCord^Clin": (-np.inf, np.inf)}
-    )
-    scores = score_scan(case, tmp_path, "A", {"SpinalCord": BIT_OF["Brainstem"]})
-    assert [(score.organ, score.dice) for score in scores] == [("SpinalCord^Clin", 1)] * 2
+    assert {score.organ: score.is_cut for score in scores} == {
+        "Brainstem^Clin": True,
+        "Parotid_L^Clin": False,
+    }
 
 
 def test_masks_of_another_grid_are_refused(tmp_path: Path) -> None:
@@ -94,12 +87,15 @@ def test_baseline_is_written_for_the_evaluation(tmp_path: Path) -> None:
     assert code == 2
     assert "holds no CT" in output
     write_packs([a_case(), replace(a_case(), name="of nobody")], tmp_path / "openkbp-train")
+    write_packs([replace(a_case(), group="openkbp-pseudo")], tmp_path / "openkbp-pseudo")
     code, output = invoke(tmp_path, "--packs", tmp_path, "--out", tmp_path / "clinical.json")
     assert code == 0, output
     found = {(row.group, row.organ): row.dice for row in read_clinical_baseline(tmp_path / "clinical.json")}
-    assert set(found) == {(observer, organ) for observer in clinical_baseline.OBSERVERS for organ in BIT_OF}
-    assert found["oncologist", "Brainstem"].mean == pytest.approx(5 / 6, abs=1e-4)
-    assert found["radiographer", "Parotid_L"].cases == 1
+    assert set(found) == {
+        (observer, f"{organ}^Clin") for observer in clinical_baseline.OBSERVERS for organ in BIT_OF
+    }
+    assert found["oncologist", "Brainstem^Clin"].mean == pytest.approx(5 / 6, abs=1e-4)
+    assert found["radiographer", "Parotid_L^Clin"].cases == 1
 
 
 def test_what_ships_names_observers_and_organs() -> None:

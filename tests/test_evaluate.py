@@ -66,7 +66,7 @@ class Draws:
 
     def __init__(self, **masks: NDArray[np.bool_]) -> None:
         self.masks = masks
-        self.bundle = SimpleNamespace(structure_names=("Parotid_L", "Brain"))
+        self.bundle = SimpleNamespace(structure_names=("Parotid_L", "Brain", "Parotid_L^Clin"))
 
     def segment(self, volume: CTVolume, grid: SliceGrid) -> Segmentation:
         """Masks must be asked for on the grid of the reference."""
@@ -257,14 +257,15 @@ def test_human_stands_beside_the_model_where_the_contours_are_of_one_protocol() 
 
 def test_goals_stand_beside_the_figures_and_what_lacks_is_said() -> None:
     """By how much a goal is missed, in points; organs and data without a goal say nothing."""
-    rows = summarise([one("Brainstem", 0.73, "openkbp"), one("Larynx", 0.705, "openkbp"), one("Brain", 0.91)])
+    stem = "Brainstem^Clin"
+    rows = summarise([one(stem, 0.73, "openkbp"), one("Larynx", 0.705, "openkbp"), one("Brain", 0.91)])
     text = "\n".join(accuracy(rows, human(0.95), [], {}))
-    assert row_of(text, "Brainstem")[7] == "0.85 (-12.0)"
+    assert row_of(text, stem)[7] == "0.85 (-12.0)"
     assert row_of(text, "Larynx")[7] == "0.70 (+0.5)"
     cord = "\n".join(accuracy(summarise([one("SpinalCord^Clin", 0.799, "openkbp")]), {}, [], {}))
     assert row_of(cord, "SpinalCord^Clin")[7] == "0.80 (-0.1)"
     assert "- Dice on openkbp, reached: Larynx 0.705 of 0.70." in text
-    assert "- Dice on openkbp, not reached: Brainstem 0.730 of 0.85 (by 12.0 points)." in text
+    assert "- Dice on openkbp, not reached: Brainstem^Clin 0.730 of 0.85 (by 12.0 points)." in text
     assert "second person's, reached: Brain." in text
     assert "second person's, not reached: none." in text
     assert "goal" not in "\n".join(accuracy(summarise([one("Brain", group="elsewhere")]), {}, [], {}))
@@ -274,18 +275,25 @@ def test_people_stand_beside_the_model_where_the_contours_are_the_clinics() -> N
     """Both observers in the row of the organ and in a table of their own."""
     clinical = summarise(
         [
-            one("Brainstem", 0.83, "oncologist"),
-            one("Brainstem", 0.84, "radiographer"),
+            one("Brainstem^Clin", 0.83, "oncologist"),
+            one("Brainstem^Clin", 0.84, "radiographer"),
             one("Larynx", 0.6, "oncologist"),
         ]
     )
-    rows = summarise([one("Brainstem", 0.82, "openkbp"), one("Larynx", 0.7, "openkbp")])
+    rows = summarise(
+        [
+            one("Brainstem^Clin", 0.82, "openkbp"),
+            one("Larynx", 0.7, "openkbp"),
+            one("Brainstem", 0.8, "openkbp-as-sent"),
+        ]
+    )
     text = "\n".join(accuracy(rows, human(0.95), clinical, {}))
-    assert row_of(text, "Brainstem")[8] == "0.830, 0.840"
+    assert row_of(text, "Brainstem^Clin")[8] == "0.830, 0.840"
+    assert row_of(text, "Brainstem")[7] == "0.830, 0.840"  # no goal is asked of it
     assert row_of(text, "Larynx")[8] == "0.600"
     table = clinical_table(clinical)
     assert [line.split(" | ")[:2] for line in table[2:]] == [
-        ["| Brainstem", "oncologist"], ["| Brainstem", "radiographer"], ["| Larynx", "oncologist"],
+        ["| Larynx", "oncologist"], ["| Brainstem^Clin", "oncologist"], ["| Brainstem^Clin", "radiographer"],
     ]  # fmt: skip
 
 
@@ -307,6 +315,22 @@ def test_organs_that_the_images_end_cuts_are_counted_and_told_apart() -> None:
     assert (row.dice.cases, row.whole_dice.cases) == (2, 1)
     assert row.whole_dice.mean == 1
     assert row.dice.mean == pytest.approx((1 + 2 / 3) / 2, abs=0.01)
+
+
+def test_what_is_sent_is_measured_against_clinics_in_a_group_of_its_own() -> None:
+    """The clinics' reference judges the output that was taught it, and apart from that the organ that is sent."""
+    case = a_case("clinical", "openkbp")
+    labels = bits({"Parotid_L^Clin": case.organ("Brain")})
+    case = replace(case, labels=labels, known={"Parotid_L^Clin": WHOLE})
+    brain = case.organ("Parotid_L^Clin")
+    scores = {
+        (score.group, score.organ): score.dice
+        for score in score_case(Draws(**{"Parotid_L^Clin": brain, "Parotid_L": ~brain}), case)
+    }
+    assert scores == {("openkbp", "Parotid_L^Clin"): 1, ("openkbp-as-sent", "Parotid_L"): 0}
+    card = "\n".join(accuracy(summarise([one("Parotid_L", 0.7, "openkbp-as-sent")]), {}, [], {}))
+    assert "The organs that are sent" in card
+    assert "goal" not in card
 
 
 def test_organs_that_are_taught_but_not_offered_are_measured_too(tmp_path: Path) -> None:
@@ -353,7 +377,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole evaluation of the band network on two cases, with its card."""
     folder = tmp_path_factory.mktemp("evaluation")
     bundle = write_band_bundle(folder / "bundle")
-    cases = [a_case("first"), a_case("second", "openkbp"), replace(a_case("third"), known={"Brain": WHOLE})]
+    cases = [a_case("first"), a_case("second", "clinic"), replace(a_case("third"), known={"Brain": WHOLE})]
     write_packs(cases, folder / "packs" / "made-validation")
     write_packs([a_case("trained on")], folder / "packs" / "made-train")
     about = json.loads((bundle / "model.json").read_text())
@@ -419,18 +443,18 @@ def test_a_run_measures_validation_cases_alone(run: Path) -> None:
 def test_a_run_pictures_every_organ_and_reports_it(run: Path) -> None:
     pictures = {path.name for path in (run / "out" / "pictures").iterdir()}
     assert pictures == {
-        "tcia21-Brain.png", "tcia21-Parotid_L.png", "openkbp-Brain.png", "openkbp-Parotid_L.png",
+        "tcia21-Brain.png", "tcia21-Parotid_L.png", "clinic-Brain.png", "clinic-Parotid_L.png",
     }  # fmt: skip
     report = (run / "out" / "report.md").read_text()
     assert all(f"pictures/{name}" in report for name in pictures)
-    of_openkbp, of_tcia21 = report.split("### ")[1:]
-    assert (row_of(of_openkbp, "Brain")[2], row_of(of_tcia21, "Brain")[2]) == ("1", "2")
+    of_clinic, of_tcia21 = report.split("### ")[1:]
+    assert (row_of(of_clinic, "Brain")[2], row_of(of_tcia21, "Brain")[2]) == ("1", "2")
 
 
 def test_a_run_writes_the_accuracy_into_the_bundle(run: Path) -> None:
     about = json.loads((run / "bundle" / "model.json").read_text())
     assert {(row["group"], row["organ"]) for row in about["card"]["accuracy"]} == {
-        ("tcia21", "Brain"), ("tcia21", "Parotid_L"), ("openkbp", "Brain"), ("openkbp", "Parotid_L"),
+        ("tcia21", "Brain"), ("tcia21", "Parotid_L"), ("clinic", "Brain"), ("clinic", "Parotid_L"),
     }  # fmt: skip
     assert "validation_dice" not in about["card"]
     assert about["card"]["training"] == "none at all"
@@ -441,7 +465,7 @@ def test_no_picture_of_a_patient_lies_beside_the_card(run: Path) -> None:
     """Box plots alone, and every one is shown."""
     docs = run / "docs"
     images = {str(path.relative_to(docs)) for path in docs.rglob("*.png")}
-    assert images == {"figures/accuracy-openkbp.png", "figures/accuracy-tcia21.png"}
+    assert images == {"figures/accuracy-clinic.png", "figures/accuracy-tcia21.png"}
     card = (docs / "card.md").read_text()
     assert all(f"({image})" in card for image in images)
     assert "pictures/" not in card

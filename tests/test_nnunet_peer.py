@@ -1,12 +1,14 @@
 """What nnU-Net is given and how it is measured: no organ it cannot know about, counted as our own is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from benchmarks.nnunet_peer import CLINICAL, IGNORE, ORGANS, chosen_cases, measured, relabel
 from tests.paths import shared_data
 from tests.training_cases import a_case
-from training.config import ORGANS as CHANNELS
+from training.dataset import bits
 
 
 def test_only_complete_training_cases_are_chosen() -> None:
@@ -47,9 +49,10 @@ def test_labels_are_numbered_anew_and_ignored_below_the_cord() -> None:
 @pytest.mark.parametrize(("top", "expected"), [(np.inf, 2 * 3 / 9), (14.0, 1.0)])
 def test_what_lies_beyond_the_known_heights_is_not_counted(top: float, expected: float) -> None:
     """The lower half drawn of a parotid: two thirds where all of it is known, right where only that half is."""
-    case = a_case(known={"Parotid_L": (-np.inf, top)})
-    truth = (case.labels >> np.uint32(CHANNELS.index("Parotid_L"))) & np.uint32(1) > 0
+    organ = "Parotid_L^Clin"
+    truth = a_case().organ("Parotid_L")
+    case = replace(a_case(), labels=bits({organ: truth}), known={organ: (-np.inf, top)})
     drawn = {organ: np.zeros(truth.shape, bool) for organ in CLINICAL}
-    drawn["Parotid_L"][:7] = truth[:7]
+    drawn[organ][:7] = truth[:7]
 
-    assert measured(case, drawn) == pytest.approx({"Parotid_L": expected}, abs=1e-6)
+    assert measured(case, drawn) == pytest.approx({organ: expected}, abs=1e-6)

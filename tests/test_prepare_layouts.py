@@ -225,8 +225,8 @@ def sparse(path: Path, upright: np.ndarray, values: np.ndarray | None = None) ->
     path.write_text(",data\n" + "\n".join(rows) + "\n")
 
 
-def test_the_cord_of_openkbp_is_an_organ_of_its_own(tmp_path: Path) -> None:
-    """The clinics drew another cord than the 21 organs' protocol: it is known over its slices, theirs is not."""
+def test_what_the_clinics_of_openkbp_drew_are_organs_of_their_own(tmp_path: Path) -> None:
+    """Not by the protocol of the 21: those of theirs are known, the cord over its slices, and the 21 are not."""
     write(tmp_path / "imagesTr/A_0000.nii.gz", an_image())
     write(tmp_path / "labelsTr/A.nii.gz", LEFT + 2 * CORD)
     labels = {"background": 0, "Parotid_L": 1, "SpinalCord": 2}
@@ -242,11 +242,11 @@ def test_the_cord_of_openkbp_is_an_organ_of_its_own(tmp_path: Path) -> None:
 
     assert (split, case.group) == ("train", "openkbp")
     assert case.known == {
-        "Parotid_L": WHOLE,
+        "Parotid_L^Clin": WHOLE,
         "SpinalCord^Clin": pytest.approx((9 + 2.5 * 2.5, 9 + 8.5 * 2.5)),
     }
     assert np.array_equal(full(case, "SpinalCord^Clin"), CORD)
-    assert np.array_equal(full(case, "Parotid_L"), LEFT)
+    assert np.array_equal(full(case, "Parotid_L^Clin"), LEFT)
     assert "A | Larynx | on another patient" in left_out(report)
 
 
@@ -281,13 +281,13 @@ def test_openkbp_csv_files_stand_upright(tmp_path: Path) -> None:
 
     [(split, case)] = openkbp_csv_cases(tmp_path, Choices(NAMES), report)
 
-    assert (split, case.name, set(case.known)) == ("train", "pt_1", {"Parotid_L", "SpinalCord^Clin"})
+    assert (split, case.name, set(case.known)) == ("train", "pt_1", {"Parotid_L^Clin", "SpinalCord^Clin"})
     assert case.image_frame.spacing_mm == (2.5, 3.9, 3.8)
     assert case.image_frame.origin_mm == pytest.approx(
         ((70 - 63.5) * 2.5, (55 - 63.5) * 3.9, (53 - 63.5) * 3.8)
     )
     assert np.array_equal(case.image, hu[70:90, 55:74, 53:76])
-    middle = np.argwhere(case.organ("Parotid_L")).mean(0) * case.label_frame.spacing_mm
+    middle = np.argwhere(case.organ("Parotid_L^Clin")).mean(0) * case.label_frame.spacing_mm
     assert middle + case.label_frame.origin_mm == pytest.approx(
         ((76.5 - 63.5) * 2.5, (62.5 - 63.5) * 3.9, (71.5 - 63.5) * 3.8)
     )

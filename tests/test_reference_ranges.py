@@ -95,6 +95,15 @@ def test_an_organ_that_the_image_cuts_off_is_not_measured() -> None:
     assert measure_case(replace(case_with(slice(10, 20)), known={})) == {}
 
 
+def test_what_the_clinics_drew_is_measured_as_the_organ_but_not_their_cord() -> None:
+    """Sizes are those of patients, whoever drew them; sections of the clinics' cord are another's."""
+    case = case_with(slice(10, 20))
+    for name, measured in (("Brainstem", {"Brainstem"}), ("SpinalCord", set())):
+        labels = bits({f"{name}^Clin": case.organ("Brainstem")})
+        clinical = replace(case, labels=labels, known={f"{name}^Clin": (-np.inf, np.inf)})
+        assert set(measure_case(clinical)) == measured
+
+
 def test_a_measured_case_is_in_patient_coordinates() -> None:
     measured = measure_case(case_with(slice(10, 20)))["Brainstem"]
     assert measured.centroid_mm.tolist() == [19.0, 19.0, 36.25]

@@ -14,7 +14,7 @@ from model.geometry import Mask, SliceGrid
 from model.preprocess import Preprocessing, body_box, lateral_mm, smoothing_sigma_mm, to_mask, to_network_grid
 from model.segmenter import Segmenter, is_speck, largest_component
 from model.slice_spacing import refuse_leaning_stack
-from model.structures import STRUCTURES
+from model.structures import EXTRA_STRUCTURES, OTHER_PROTOCOLS, STRUCTURES
 from tests.bands import ORGAN_OF_PART, band_bundle
 from tests.phantom import ORIENTATIONS, PARTS, make_grid, phantom_hu, phantom_masks, write_series
 
@@ -210,7 +210,8 @@ def test_specks_are_nothing() -> None:
     assert not is_speck("Brain", 60.0)
     assert not is_speck("Cochlea_L", 0.03)
     assert not is_speck("Brain", 0.0)
-    assert not any(is_speck(organ.name, organ.tolerance_mm * 100) for organ in STRUCTURES)
+    every = STRUCTURES + EXTRA_STRUCTURES + OTHER_PROTOCOLS
+    assert not any(is_speck(organ.name, organ.tolerance_mm * 100) for organ in every)
 
 
 def test_a_speck_is_left_out_with_a_remark() -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from model.bundle import Bundle, write_bundle
+from model.structures import OTHER_PROTOCOLS, unqualified
 from model.unet import UNet3D
 from tests.conditions import wait_until
 from tests.paths import REPOSITORY
@@ -426,10 +427,11 @@ def test_weights_of_another_network_are_not_begun_with(
         network_and_optimiser(other, CPU)
 
 
-def test_weights_without_the_clinics_cord_begin_it_as_the_cord(tmp_path: Path) -> None:
+@pytest.mark.parametrize("clinical", range(len(ORGANS) - len(OTHER_PROTOCOLS), len(ORGANS)))
+def test_weights_without_the_clinics_organs_begin_them_as_the_organs(tmp_path: Path, clinical: int) -> None:
     """A bundle of before that output existed is trained on: all other outputs are as they were."""
     config = load_config(a_config(tmp_path, 1))
-    cord, clinical = (ORGANS.index(organ) for organ in ("SpinalCord", "SpinalCord^Clin"))
+    organ = ORGANS.index(unqualified(ORGANS[clinical]))
     before = UNet3D(replace(config.network, outputs=clinical))
     nn.init.normal_(before.head.bias)
     write_bundle(
@@ -442,7 +444,7 @@ def test_weights_without_the_clinics_cord_begin_it_as_the_cord(tmp_path: Path) -
     image = torch.randn(1, 2, *config.patch) * 300
     new, old = grown.eval()(image), before.eval()(image)
     assert torch.allclose(new[:, :clinical], old, atol=0.02)  # a bundle holds half precision
-    assert torch.equal(new[:, clinical], new[:, cord])
+    assert torch.equal(new[:, clinical], new[:, organ])
 
 
 def test_validation_on_the_way_is_written_and_drawn(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from training.dataset import read_packs
 from training.distributed import local_device
 from training.evaluate import score_case, with_every_output
 from training.export import export
+from training.goals import AS_SENT
 from training.stop import Stop
 from training.train import Data, failures_in_words, load_data, run
 
@@ -144,6 +145,7 @@ def measure(variant: Variant, folder: Path, device: torch.device, console: Conso
         (case.name, score.organ, score.dice)
         for case in track(cases, f"measuring {variant.name}", console=console)
         for score in score_case(segmenter, case)
+        if not score.group.endswith(AS_SENT)
     ]
     part = folder / "scores.part"
     with part.open("w", encoding="utf-8", newline="") as file:

@@ -18,7 +18,7 @@ from rich.progress import track
 from rich.table import Table
 
 from model.structures import unqualified
-from training.dataset import Case, counted, is_cut, read_packs
+from training.dataset import OPENKBP, Case, counted, is_cut, read_packs
 from training.scores import CLINICAL_BASELINE, Score, Summary, score_organ, summarise, write_baseline
 from training.volumes import read_image
 
@@ -37,7 +37,8 @@ def main(
         for name, about in json.loads((root / "cases.json").read_text(encoding="utf-8")).items()
     }
     bit_of = json.loads((root / "dataset.json").read_text(encoding="utf-8"))["bit_of_label"]
-    cases = [case for case in read_packs(sorted(packs.glob("openkbp-*.npz"))) if case.name in scans]
+    every = read_packs(sorted(packs.glob("openkbp-*.npz")))
+    cases = [case for case in every if case.group in OPENKBP and case.name in scans]
     if not cases:
         raise typer.BadParameter(f"{packs} holds no CT of {root}; training.prepare openkbp writes them")
     scores: list[Score] = []
@@ -76,7 +77,7 @@ def score_scan(case: Case, masks: Path, scan: str, bit_of: dict[str, int]) -> It
         if labels.shape != case.labels.shape or np.ptp(starts, axis=0).max() > 0.01:
             raise ValueError(f"{scan}: the {observer}'s masks are not on the grid of {case.name}")
         for organ in case.known:
-            same = unqualified(organ)  # the clinics' cord beside the observers'
+            same = unqualified(organ)  # the clinics' beside the observers'
             if same in bit_of:
                 slices = counted(case, organ)
                 drawn = (labels.astype(np.uint32) >> np.uint32(bit_of[same])) & np.uint32(1) > 0

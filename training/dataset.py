@@ -16,6 +16,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from model.preprocess import Preprocessing, smoothing_variance
+from model.structures import OTHER_PROTOCOLS, unqualified
 from training.config import ORGANS
 
 NETWORK_RESOLUTION_MM = 4.0
@@ -292,9 +293,11 @@ def _opened(path: Path) -> Iterator[tuple[Mapping[str, NDArray[Any]], list[dict[
 def _require_our_organs(path: Path, packed: tuple[str, ...], cases: list[dict[str, Any]]) -> None:
     if packed != ORGANS[: len(packed)]:  # packs of fewer organs stay good: theirs have the same bits
         raise PackUnreadableError(f"{path} was packed for other organs: prepare it again")
-    if any(case["group"] in OPENKBP and "SpinalCord" in case["known"] for case in cases):
+    drawn = {organ for case in cases if case["group"] in OPENKBP for organ in case["known"]}
+    if taken := sorted(drawn & {unqualified(each.name) for each in OTHER_PROTOCOLS}):
         raise PackUnreadableError(
-            f"{path} names the cord of OpenKBP's clinics as that of the 21 organs: prepare it again"
+            f"{path} names {', '.join(taken)} of OpenKBP's clinics as if drawn by the protocol of the 21 organs: "
+            "prepare it again"
         )
 
 

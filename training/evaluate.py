@@ -25,9 +25,11 @@ from model.ct import CTVolume
 from model.errors import BundleError
 from model.geometry import SliceGrid
 from model.segmenter import Segmenter
+from model.structures import unqualified
 from training.dataset import Case, Frame, PackUnreadableError, counted, described, is_cut, read_packs
 from training.evaluation_report import Judged, as_rich_table, write_card, write_into_bundle, write_report
 from training.figures import snapshot
+from training.goals import AS_SENT
 from training.scores import Score, score_organ, summarise
 from training.starting_weights import outputs_of
 
@@ -76,15 +78,23 @@ def judge_case(segmenter: Segmenter, case: Case) -> Iterator[Judged]:
     case = over_the_image(case)
     grid = slice_grid(case.label_frame, case.labels.shape)
     found = segmenter.segment(as_volume(case), grid=grid).masks
-    for organ in case.known:
-        if organ not in segmenter.bundle.structure_names:
-            continue
-        slices = counted(case, organ)
-        gt = case.organ(organ) & slices
-        pred = found[organ].full() & slices if organ in found else np.zeros_like(gt)
-        score = score_organ(case.name, case.group, organ, (gt, pred), case.label_frame.spacing_mm)
-        score = replace(score, is_cut=is_cut(case, gt))
-        yield Judged(score, snapshot(case, gt, pred, case.label_frame))
+    for reference in case.known:
+        slices = counted(case, reference)
+        gt = case.organ(reference) & slices
+        for group, organ in _measured_by(reference, case.group):
+            if organ not in segmenter.bundle.structure_names:
+                continue
+            pred = found[organ].full() & slices if organ in found else np.zeros_like(gt)
+            score = score_organ(case.name, group, organ, (gt, pred), case.label_frame.spacing_mm)
+            score = replace(score, is_cut=is_cut(case, gt))
+            yield Judged(score, snapshot(case, gt, pred, case.label_frame))
+
+
+def _measured_by(reference: str, group: str) -> Iterator[tuple[str, str]]:
+    """Groups and organs that one reference measures: by another protocol also the organ that is sent."""
+    yield group, reference
+    if unqualified(reference) != reference:
+        yield group + AS_SENT, unqualified(reference)
 
 
 def with_every_output(bundle: Bundle) -> Bundle:

@@ -5,7 +5,7 @@ from typing import Any
 
 from model.structures import structure
 from training.config import ORGANS
-from training.goals import BAND, HUMAN_GROUPS, dice_goal, of_people, verdicts
+from training.goals import AS_SENT, BAND, HUMAN_GROUPS, dice_goal, of_people, verdicts
 from training.scores import Statistic, Summary, mean_over_organs
 
 EXPLANATION = """\
@@ -25,10 +25,18 @@ KEPT_APART = "Cases whose patients were never trained on."
 NOT_KNOWN = "Whether these cases were trained on is not known: the bundle does not say on which it was."
 
 GOAL_EXPLANATION = """\
+`^Clin` marks organs as these clinics draw them, learned by outputs of their own that are never sent.
 *goal*: the mean Dice that is asked for, and what was measured less the goal, in points of a hundred.
 *people*: mean Dice of two people, who kept to a protocol of their own, against contours of the same clinics, on
 the scans of the last table, most of which are not those of this one.
 *whole*: mean Dice (median) and number of the cases in which the image's end does not cut the reference.
+"""
+
+AS_SENT_EXPLANATION = """\
+The organs that are sent, which keep to the protocol of the 21, against the contours of clinics who keep to others:
+whether they are found and lie right, on more scans than have contours by that protocol.
+*people*: mean Dice of two people, who kept to the protocol of the 21, against contours of the same clinics, on
+the scans of the last table, most of which are not those of this one. *whole* as above.
 """
 
 BEFORE_USE = """\
@@ -77,6 +85,8 @@ def accuracy(
             lines += [*HUMAN_EXPLANATION.splitlines(), ""]
         if any(dice_goal(row) for row in rows):
             lines += [*GOAL_EXPLANATION.splitlines(), ""]
+        if group.endswith(AS_SENT):
+            lines += [*AS_SENT_EXPLANATION.splitlines(), ""]
         lines += [*_table(rows, human if group in HUMAN_GROUPS else {}, clinical), ""]
     return [*lines, *verdicts(summaries, human), ""]
 
@@ -85,14 +95,17 @@ def _table(rows: Sequence[Summary], human: Mapping[str, Summary], clinical: Sequ
     heads = ["organ", "τ mm", "cases", "missed", "invented", "Dice", "surface Dice"]
     heads += ["human", "difference"] if human else []
     has_goals = any(dice_goal(row) for row in rows)
-    heads += ["goal", "people", "whole"] if has_goals else []
+    has_people = has_goals or rows[0].group.endswith(AS_SENT)
+    heads += ["goal"] if has_goals else []
+    heads += ["people", "whole"] if has_people else []
     heads += ["HD95 mm", "path mm"]
     lines = [_line(heads), _line(["---"] * len(heads))]
     for row in rows:
         cells = [row.organ, f"{structure(row.organ).tolerance_mm:.2f}", str(row.dice.cases)]
         cells += [str(row.missed), str(row.invented), _long(row.dice), _long(row.surface_dice)]
         cells += _beside(row, human.get(row.organ)) if human else []
-        cells += [_goal(row), _people(row, clinical), _whole(row.whole_dice)] if has_goals else []
+        cells += [_goal(row)] if has_goals else []
+        cells += [_people(row, clinical), _whole(row.whole_dice)] if has_people else []
         lines.append(_line([*cells, _short(row.hd95_mm, 1), _number(row.added_path_mm.mean, 0)]))
     macro = [mean_over_organs(rows, measure) for measure in (lambda r: r.dice, lambda r: r.surface_dice)]
     rest = [""] * (len(heads) - 7)

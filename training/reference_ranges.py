@@ -22,7 +22,7 @@ from model.geometry import Mask
 from model.organ_measures import OrganMeasure, measure_organ
 from model.plausibility import ANCHORS, LONG_ORGANS, NEVER_WHOLE, offset_key, offset_mm
 from model.reference_ranges import FEWEST_VALUES, Range, ReferenceRanges
-from model.structures import STRUCTURES
+from model.structures import STRUCTURES, unqualified
 from training.dataset import Case, PackUnreadableError, read_packs
 from training.evaluate import slice_grid
 
@@ -36,28 +36,32 @@ OFFSET_MM = 5.0
 SMALLEST_VOXELS = 8
 """Fewer are too coarse a picture of an organ to measure it."""
 
+OFFERED = frozenset(organ.name for organ in STRUCTURES)
+
 Measures = Mapping[str, OrganMeasure]
 
 
 def measure_case(case: Case) -> dict[str, OrganMeasure]:
     """Organs that were contoured whole, and those of which a part is as good as the whole.
 
-    An organ counts as whole if neither the labels nor the image end within it.
+    An organ counts as whole if neither the labels nor the image end within it. Whoever drew it, it is the organ;
+    but sections of the clinics' cord are a third larger, always.
     """
     grid = slice_grid(case.label_frame, case.labels.shape)
     first, last = (corner[0] for corner in case.image_frame.extent(case.image.shape))
     organs = {}
-    for organ in STRUCTURES:
-        if organ.name not in case.known:
+    for drawn in case.known:
+        organ = unqualified(drawn)
+        if organ not in OFFERED or (organ in LONG_ORGANS and organ != drawn):
             continue
-        mask = Mask.from_full(case.organ(organ.name))
+        mask = Mask.from_full(case.organ(drawn))
         if mask.count < SMALLEST_VOXELS:
             continue
         bottom, top = grid.positions_mm[[mask.corner[0], mask.corner[0] + len(mask.voxels) - 1], 2]
         step = grid.spacing_mm[0]
         is_whole = bottom - step >= first and top + step <= last
-        if is_whole or organ.name in NEVER_WHOLE:
-            organs[organ.name] = measure_organ(mask, grid)
+        if is_whole or organ in NEVER_WHOLE:
+            organs[organ] = measure_organ(mask, grid)
     return organs
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from model.ct import CTVolume, read_series
 from model.errors import SeriesUnsuitable
 from model.geometry import Mask
-from model.structures import TYPICAL_CM3
+from model.structures import typical_cm3
 from training.archive_index import ArchiveIndex, Header, index_archive
 from training.dataset import Case, patient_mark
 from training.organ_contours import RoiUnusableError, organ_mask
@@ -260,9 +260,9 @@ def _usable(rois: list[Roi], frame_of_reference_uid: str, *, is_absent: bool) ->
 
 def _odd_size(organ: str, mask: Mask, volume: CTVolume) -> tuple[str, ...]:
     """A remark on an organ far from its usual size that the CT does not cut."""
-    typical = TYPICAL_CM3.get(organ.removesuffix("_L").removesuffix("_R"))
+    typical = typical_cm3(organ)
     cut = mask.corner[0] == 0 or mask.corner[0] + len(mask.voxels) == len(volume.hu)
-    if typical is None or cut or organ in LENGTH_ORGANS:
+    if cut or organ in LENGTH_ORGANS:
         return ()
     size = mask.volume_cm3(volume.grid)
     is_odd = not typical / 4 < size < typical * 4

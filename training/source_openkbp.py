@@ -1,6 +1,6 @@
 """OpenKBP as nnU-Net raw data with a table of its cases: clinical contours of up to 7 organs.
 
-Its cord is not that of the 21 organs' protocol and is taught as an organ of its own (`model.structures`).
+What the clinics draw otherwise than the 21 organs' protocol is taught as an organ of its own (`model.structures`).
 """
 
 import json
@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from model.structures import OTHER_PROTOCOLS, unqualified
 from training.dataset import Case, bits
 from training.packing import SPLITS, Choices, PreparedCase
 from training.packing_report import Report
 from training.volumes import LENGTH_ORGANS, WHOLE, read_image
 
-CLINICAL_NAMES = {"SpinalCord": "SpinalCord^Clin"}
+CLINICAL_NAMES = {unqualified(each.name): each.name for each in OTHER_PROTOCOLS}
 """What the data set calls an organ, and the organ that is learned from it, where that is another."""
 
 

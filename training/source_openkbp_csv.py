@@ -26,13 +26,13 @@ SHAPE = (128, 128, 128)
 AIR_HU = -1000
 
 ORGAN_OF_FILE = {
-    "Brainstem": "Brainstem",
+    "Brainstem": "Brainstem^Clin",
     "SpinalCord": "SpinalCord^Clin",
-    "RightParotid": "Parotid_R",
-    "LeftParotid": "Parotid_L",
+    "RightParotid": "Parotid_R^Clin",
+    "LeftParotid": "Parotid_L^Clin",
     "Esophagus": "Esophagus",
     "Larynx": "Larynx",
-    "Mandible": "Bone_Mandible",
+    "Mandible": "Bone_Mandible^Clin",
 }
 
 
