@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -56,7 +55,7 @@ def segmentation_terms(
         truth, counted = organs[patch, known].flatten(1), weights[patch, known].flatten(1)  # (K, N)
         predicted = logits[patch, known].float().flatten(1)
         entropy = F.binary_cross_entropy_with_logits(predicted, truth, reduction="none") * counted
-        entropies.append(_hardest_mean(entropy, hardest_counts(truth, counted, hardest, by)))
+        entropies.append(_hardest_mean(entropy, truth, counted, hardest, by))
         there = truth * counted
         overlap = _soft_dice(predicted.sigmoid() * counted, there)
         losses.append(1 - overlap[there.amax(1) > 0.5])
@@ -76,23 +75,12 @@ def hardest_counts(truth: Tensor, weights: Tensor, share: float, by: str = "size
     return count.clamp_min(1).long()
 
 
-def _hardest_mean(entropy: Tensor, count: Tensor) -> Tensor:
-    """(K, N) and (K) to (K): mean of so many of the hardest voxels; entropy is zero where nothing is known.
-
-    They are those above the hardest that no longer counts: with that as a base no voxel has to be sorted.
-    """
-    base = _ranked(entropy.detach(), count.clamp_max(entropy.shape[1] - 1))
-    return base + (entropy - base[:, None]).relu().sum(1) / count
-
-
-def _ranked(values: Tensor, rank: Tensor) -> Tensor:
-    """(K, N) and (K) to (K): of each row the value that so many are not smaller than."""
-    if values.device.type != "cpu":
-        return values.topk(int(rank.max()) + 1, dim=1).values.gather(1, rank[:, None])[:, 0]
-    # PyTorch's own selection takes ten times as long on a CPU.
-    places = (values.shape[1] - 1 - rank).tolist()
-    rows = zip(values.numpy(), places, strict=True)
-    return values.new_tensor([np.partition(row, place)[place] for row, place in rows])
+def _hardest_mean(entropy: Tensor, truth: Tensor, weights: Tensor, share: float, by: str) -> Tensor:
+    """(K, N) to (K): mean of the hardest voxels among the known; entropy is zero where nothing is known."""
+    count = hardest_counts(truth, weights, share, by)[:, None]
+    hardest = entropy.topk(int(count.max()), dim=1).values
+    rank = torch.arange(hardest.shape[1], device=hardest.device)
+    return (hardest * (rank < count)).sum(1) / count[:, 0]
 
 
 def _soft_dice(probability: Tensor, organs: Tensor) -> Tensor:
