@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from model.preprocess import Preprocessing
 from tests.paths import REPOSITORY, shared_data
 from training import prepare
-from training.dataset import Case, Frame, PackWriter, read_packs, smoothed
+from training.dataset import Case, Frame, PackWriter, openkbp_mark, read_packs, smoothed
 from training.packing import Choices, PackingError, read_absent, read_validation
 from training.packing_report import Outcome, Report
 from training.prepare import pack
@@ -232,7 +232,7 @@ def test_what_the_clinics_of_openkbp_drew_are_organs_of_their_own(tmp_path: Path
     labels = {"background": 0, "Parotid_L": 1, "SpinalCord": 2}
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
     about = {
-        "source_split": "train", "present_labels": ["Parotid_L", "SpinalCord"],
+        "source_split": "train", "source_patient": "pt_1", "present_labels": ["Parotid_L", "SpinalCord"],
         "label_slices": {"SpinalCord": [3, 8]}, "dropped_labels": {"Larynx": "on another patient"},
     }  # fmt: skip
     (tmp_path / "cases.json").write_text(json.dumps({"A": about}))
@@ -240,7 +240,7 @@ def test_what_the_clinics_of_openkbp_drew_are_organs_of_their_own(tmp_path: Path
 
     [(split, case)] = openkbp_cases(tmp_path, Choices(NAMES), report)
 
-    assert (split, case.group) == ("train", "openkbp")
+    assert (split, case.group, case.patient) == ("train", "openkbp", openkbp_mark("pt_1"))
     assert case.known == {
         "Parotid_L^Clin": WHOLE,
         "SpinalCord^Clin": pytest.approx((9 + 2.5 * 2.5, 9 + 8.5 * 2.5)),
@@ -282,6 +282,7 @@ def test_openkbp_csv_files_stand_upright(tmp_path: Path) -> None:
     [(split, case)] = openkbp_csv_cases(tmp_path, Choices(NAMES), report)
 
     assert (split, case.name, set(case.known)) == ("train", "pt_1", {"Parotid_L^Clin", "SpinalCord^Clin"})
+    assert case.patient == openkbp_mark("pt_1")  # whichever layout a patient of OpenKBP came in
     assert case.image_frame.spacing_mm == (2.5, 3.9, 3.8)
     assert case.image_frame.origin_mm == pytest.approx(
         ((70 - 63.5) * 2.5, (55 - 63.5) * 3.9, (53 - 63.5) * 3.8)

@@ -111,6 +111,11 @@ def patient_mark(patient_id: str) -> str:
     return hashlib.scrypt(patient_id.encode(), salt=b"oarlock Patient ID", n=2**14, r=8, p=1, dklen=8).hex()
 
 
+def openkbp_mark(patient: str) -> str:
+    """The mark of a patient of OpenKBP, `pt_1`, in whichever layout and by whomever contoured."""
+    return patient_mark(f"OpenKBP/{patient}")
+
+
 def counted(case: Case, organ: str) -> NDArray[np.bool_]:
     """(slices, 1, 1) the slices of the labels in which there is an image and the organ's truth is known."""
     heights, (first, last) = _heights_mm(case)

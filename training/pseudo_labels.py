@@ -6,8 +6,8 @@ The next network learns them beside what people drew, on many more patients (D.-
 2013; Q. Xie et al., Self-training with Noisy Student, arXiv 1911.04252).
 They go into cases of their own, `GROUP-pseudo`, so that `group_weights` says how much they count, and no mask that
 a person drew is touched.
-Left out are organs that a person drew on the case, organs not found, and those of which `model.plausibility` has
-more than a note to say.
+Left out are organs that a person drew on the case by the same protocol, organs not found, and those of which
+`model.plausibility` has more than a note to say.
 """
 
 from collections import Counter, defaultdict

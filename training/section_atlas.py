@@ -16,6 +16,7 @@ from rich.progress import track
 
 from model.body_sections import LEVEL_MM, Sections, body_sections, coarse_volume
 from model.section_atlas import AVERAGE_SECTIONS, SectionAtlas, Values
+from model.structures import unqualified
 from training.dataset import Case, read_packs
 from training.evaluate import as_volume
 
@@ -32,22 +33,21 @@ def sections_of(case: Case) -> Sections | None:
 
 def brainstem_end_mm(case: Case) -> float | None:
     """LPS z of the lower end of the contoured brainstem, None where it was not contoured."""
-    if "Brainstem" not in case.known:
-        return None
-    filled = np.flatnonzero(case.organ("Brainstem").any(axis=(1, 2)))
-    return (
-        float(case.label_frame.origin_mm[0] + filled[0] * case.label_frame.spacing_mm[0])
-        if len(filled)
-        else None
-    )
+    for organ in (drawn for drawn in case.known if unqualified(drawn) == "Brainstem"):
+        filled = np.flatnonzero(case.organ(organ).any(axis=(1, 2)))
+        if len(filled):
+            return float(case.label_frame.origin_mm[0] + filled[0] * case.label_frame.spacing_mm[0])
+    return None
 
 
 def average(placed: Iterable[tuple[Sections, float]]) -> SectionAtlas:
-    """Mean section per level, of pairs (sections, LPS z of level 0)."""
+    """Mean section per level, of pairs (sections, LPS z of level 0); ValueError without any."""
     levels: dict[int, list[Values]] = defaultdict(list)
     for sections, zero_mm in placed:
         for height, section in zip(sections.heights_mm, sections.hu, strict=True):
             levels[round((height - zero_mm) / LEVEL_MM)].append(section)
+    if not levels:
+        raise ValueError("no patient has an image of a body with a brainstem: no section can be placed")
     kept = sorted(level for level, found in levels.items() if len(found) >= FEWEST_PATIENTS)
     means = np.stack([np.mean(levels[level], axis=0) for level in range(kept[0], kept[-1] + 1)])
     return SectionAtlas(means, kept[0] * LEVEL_MM)
@@ -66,7 +66,10 @@ def main(
         sections, zero_mm = sections_of(case), brainstem_end_mm(case)
         if sections is not None and zero_mm is not None:
             placed.append((sections, zero_mm))
-    atlas = average(placed)
+    try:
+        atlas = average(placed)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     atlas.save(out)
     console.print(
         f"{out}: {len(atlas.hu)} levels of {len(placed)} patients, from {atlas.bottom_mm:.0f} mm "

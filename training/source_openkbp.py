@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from model.structures import OTHER_PROTOCOLS, unqualified
-from training.dataset import Case, bits
+from training.dataset import Case, bits, openkbp_mark
 from training.packing import SPLITS, Choices, PreparedCase
 from training.packing_report import Report
 from training.volumes import LENGTH_ORGANS, WHOLE, read_image
@@ -43,5 +43,8 @@ def openkbp_cases(root: Path, _choices: Choices, report: Report) -> Iterator[Pre
             report.left_out(name, "no organ was contoured")
             continue
         masks = {organ: labels == numbers[label] for organ, label in label_of.items()}
-        case = Case(name, "openkbp", image.astype(np.int16), frame, bits(masks), label_frame, known)
+        case = Case(
+            name, "openkbp", image.astype(np.int16), frame, bits(masks), label_frame, known,
+            patient=openkbp_mark(about["source_patient"]),
+        )  # fmt: skip
         yield split, case

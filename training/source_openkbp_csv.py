@@ -7,13 +7,14 @@ dose can be, and nothing elsewhere.
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dataset import Frame
+from training.dataset import Frame, openkbp_mark
 from training.folders import files_under
 from training.packing import CONTRADICTION, Choices, PreparedCase
 from training.packing_report import Report
@@ -66,7 +67,8 @@ def openkbp_csv_cases(root: Path, choices: Choices, report: Report) -> Iterator[
         if not known:
             report.left_out(name, "no organ was contoured where there is an image")
             continue
-        yield choices.split(name), upright.case(name, GROUP, known)
+        case = replace(upright.case(name, GROUP, known), patient=openkbp_mark(name))
+        yield choices.split(name), case
 
 
 def _read(folder: Path) -> tuple[Upright, frozenset[str]]:

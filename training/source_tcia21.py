@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.dataset import Case
+from training.dataset import Case, openkbp_mark
 from training.packing import SPLITS, Choices, PreparedCase
 from training.packing_report import Report
 from training.volumes import WHOLE, crop, read_image, reordered
@@ -33,4 +33,7 @@ def tcia21_cases(root: Path, _choices: Choices, report: Report) -> Iterator[Prep
                 continue
             known[organ] = WHOLE
         cropped, label_frame = crop(reordered(labels.astype(np.uint32), bit_of), label_frame)
-        yield split, Case(name, "tcia21", image.astype(np.int16), frame, cropped, label_frame, known)
+        yield split, Case(
+            name, "tcia21", image.astype(np.int16), frame, cropped, label_frame, known,
+            patient=openkbp_mark(about["openkbp_patient"]),
+        )  # fmt: skip
