@@ -16,7 +16,8 @@ from benchmarks.timer import Timed, take_turns, timed
 from model.arranged import Arranged
 from model.bundle import DEFAULT_BUNDLE, Bundle
 from model.ct import CTVolume
-from model.preprocess import lateral_mm, to_network_grid
+from model.network_input import lateral_mm
+from model.preprocess import to_network_grid
 from model.sliding_window import predict
 from tests.anatomy import average_anatomy
 

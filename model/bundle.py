@@ -18,7 +18,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from model.errors import BundleError
-from model.preprocess import Preprocessing
+from model.network_input import Preprocessing
 from model.reference_ranges import ReferenceRanges
 from model.structures import structure
 from model.unet import Triple, UNet3D, UNetConfig

@@ -13,7 +13,8 @@ import numpy as np
 
 from model.errors import ReasonCode, SeriesUnsuitable
 from model.geometry import SliceGrid
-from model.preprocess import Preprocessing, extent_mm
+from model.network_input import Preprocessing
+from model.preprocess import extent_mm
 
 PROCESS_BYTES = 1_400_000_000
 """Interpreter, libraries, the network's weights, and four tiles on their way through the network."""

@@ -15,32 +15,12 @@ from scipy import ndimage
 
 from model.ct import CTVolume
 from model.geometry import Mask, SliceGrid, bounding_box
+from model.network_input import BODY_HU, Preprocessing, smoothing_variance
 
 AIR_HU = -1024
 HALF = 0.5
 """More likely than this is inside."""
-BODY_HU = -400
-"""Denser than this is patient, couch or clothing: no air, no lung."""
 BODY_MARGIN_MM = 10.0
-FWHM_IN_SIGMAS = 2.355
-"""Full width at half maximum of a Gaussian, in standard deviations."""
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How an image is brought to the network.
-
-    Parameters
-    ----------
-    spacing_mm
-        (slices, rows, columns) of the network's grid.
-    resolution_mm
-        Images sharper than this within the slices are smoothed to it, because the network learned from images
-        no sharper; across the slices the grid's own spacing is the limit.
-    """
-
-    spacing_mm: tuple[float, float, float]
-    resolution_mm: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +42,6 @@ class NetworkImage:
     spacing_mm: tuple[float, float, float]
 
 
-def smoothing_sigma_mm(spacing_mm: float, resolution_mm: float) -> float:
-    """Standard deviation of the Gaussian that makes pixels of `spacing_mm` as coarse as `resolution_mm`."""
-    return math.sqrt(max(0.0, resolution_mm**2 - spacing_mm**2)) / FWHM_IN_SIGMAS
-
-
 def to_network_grid(volume: CTVolume, preprocessing: Preprocessing) -> NetworkImage:
     """Bring the body in a volume onto the network's grid."""
     box = body_box(volume.hu, volume.grid)
@@ -81,26 +56,6 @@ def to_network_grid(volume: CTVolume, preprocessing: Preprocessing) -> NetworkIm
     )  # fmt: skip
     x, y, z = low.tolist()
     return NetworkImage(sitk.GetArrayFromImage(resampled), (x, y, z), preprocessing.spacing_mm)
-
-
-def lateral_mm(hu: NDArray[np.integer] | NDArray[np.floating], spacing_mm: float) -> NDArray[np.float32]:
-    """How far each column lies to the left of the middle of what is dense in an image.
-
-    Parameters
-    ----------
-    hu
-        (D, H, W), columns running from right to left of the patient.
-    spacing_mm
-        Between columns.
-
-    Returns
-    -------
-    (W,) mm; of an image without a body, from the middle of the image.
-    """
-    columns = np.arange(hu.shape[2])
-    dense = np.count_nonzero(hu > BODY_HU, axis=(0, 1))
-    middle = columns @ dense / dense.sum() if dense.any() else columns.mean()
-    return np.asarray((columns - middle) * spacing_mm, dtype=np.float32)
 
 
 def to_mask(
@@ -253,27 +208,6 @@ def _as_image(hu: NDArray[np.int16], grid: SliceGrid) -> sitk.Image:
     image.SetOrigin(affine[:3, 3].tolist())
     image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
     return image
-
-
-def smoothing_variance(
-    spacing_mm: Sequence[float], preprocessing: Preprocessing, smoothed_to_mm: float = 0.0
-) -> list[float]:
-    """How much to blur an image so that it is no sharper than the network knows: (x, y, z) in squared voxels.
-
-    Parameters
-    ----------
-    spacing_mm
-        (x, y, z) of the image.
-    smoothed_to_mm
-        Resolution within the slices to which it was smoothed already; 0: it was not.
-    """
-    x, y, z = spacing_mm
-    widths = max(x, smoothed_to_mm), max(y, smoothed_to_mm), z
-    resolutions = preprocessing.resolution_mm, preprocessing.resolution_mm, preprocessing.spacing_mm[0]
-    return [
-        (smoothing_sigma_mm(width, resolution) / spacing) ** 2
-        for width, resolution, spacing in zip(widths, resolutions, spacing_mm, strict=True)
-    ]
 
 
 def _smoothed(image: sitk.Image, preprocessing: Preprocessing) -> sitk.Image:

@@ -15,7 +15,8 @@ from model.ct import CTVolume
 from model.errors import BundleError
 from model.geometry import Mask, SliceGrid
 from model.memory_need import machine_memory_bytes, require_memory
-from model.preprocess import HALF, NetworkImage, box_of, lateral_mm, to_mask, to_network_grid
+from model.network_input import lateral_mm
+from model.preprocess import HALF, NetworkImage, box_of, to_mask, to_network_grid
 from model.sliding_window import predict
 from model.structures import typical_cm3
 from model.unet import Triple

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from model.bundle import write_bundle
-from model.preprocess import Preprocessing
+from model.network_input import Preprocessing
 from model.unet import UNet3D, UNetConfig
 from tests.bands import BANDS_HU, ORGAN_OF_PART
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.bundle import Bundle
-from model.preprocess import Preprocessing
+from model.network_input import Preprocessing
 
 ORGAN_OF_PART: Mapping[str, str] = {
     "left_ball": "Parotid_L",

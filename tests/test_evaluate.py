@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from model.bundle import Bundle, write_bundle
 from model.ct import CTVolume
 from model.geometry import Mask, SliceGrid
-from model.preprocess import Preprocessing
+from model.network_input import Preprocessing
 from model.segmenter import Segmentation
 from model.structures import STRUCTURES
 from model.unet import UNet3D, UNetConfig

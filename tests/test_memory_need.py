@@ -8,7 +8,7 @@ from daemon.jobs import JobState
 from model.bundle import Bundle
 from model.errors import SeriesUnsuitable
 from model.memory_need import machine_memory_bytes, memory_need, require_memory
-from model.preprocess import Preprocessing
+from model.network_input import Preprocessing
 from model.segmenter import Segmenter
 from tests.band_bundle import write_band_bundle
 from tests.phantom import make_grid

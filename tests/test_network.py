@@ -13,7 +13,7 @@ from torch import nn
 
 from model.bundle import DEFAULT_BUNDLE, Bundle, write_bundle
 from model.errors import BundleError
-from model.preprocess import Preprocessing
+from model.network_input import Preprocessing
 from model.sliding_window import gaussian, predict
 from model.structures import STRUCTURES
 from model.unet import InstanceNorm, UNet3D, UNetConfig, fold, unfold

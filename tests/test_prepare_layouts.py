@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from rich.console import Console
 from typer.testing import CliRunner
 
-from model.preprocess import Preprocessing
+from model.network_input import Preprocessing
 from tests.paths import REPOSITORY, shared_data
 from training import prepare
 from training.dataset import Case, Frame, PackWriter, openkbp_mark, read_packs, smoothed

@@ -11,7 +11,8 @@ from model.contours import trace
 from model.ct import CTVolume, read_series
 from model.errors import BundleError
 from model.geometry import Mask, SliceGrid
-from model.preprocess import Preprocessing, body_box, lateral_mm, smoothing_sigma_mm, to_mask, to_network_grid
+from model.network_input import Preprocessing, lateral_mm, smoothing_sigma_mm
+from model.preprocess import body_box, to_mask, to_network_grid
 from model.segmenter import Segmenter, is_speck, largest_component
 from model.slice_spacing import refuse_leaning_stack
 from model.structures import EXTRA_STRUCTURES, OTHER_PROTOCOLS, STRUCTURES

@@ -642,6 +642,26 @@ def test_sigterm_leaves_a_checkpoint_from_which_it_goes_on(tmp_path: Path) -> No
     assert state(out)["step"] == step + 1
 
 
+NOT_THERE = """
+import sys
+for name in ("SimpleITK", "pydicom", "highdicom", "skimage", "matplotlib", "tensorboard"):
+    sys.modules[name] = None  # as if it were not installed
+import typer
+from training.train import main
+typer.run(main)
+"""
+
+
+def test_a_run_needs_nothing_that_reads_images(tmp_path: Path) -> None:
+    """Where nothing can be installed the packs are trained on all the same, validation and bundle included."""
+    config = a_config(tmp_path, steps=2, more="[validation]\nevery = 2\ncases = 1\n")
+    command_line = [sys.executable, "-c", NOT_THERE, *command(config, tmp_path / "out")[3:]]
+    done = subprocess.run(command_line, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Bundle.load(tmp_path / "out" / "bundle").structure_names == ("Brain", "Parotid_L")
+    assert (tmp_path / "out" / "validation.csv").exists()
+
+
 def test_a_run_of_some_minutes_stops_with_a_checkpoint(tmp_path: Path) -> None:
     config, out = a_config(tmp_path, steps=100_000), tmp_path / "out"
 

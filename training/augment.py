@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.preprocess import lateral_mm
+from model.network_input import lateral_mm
 from model.structures import structure
 from training.config import ORGANS, AugmentConfig
 from training.dataset import Case, Frame

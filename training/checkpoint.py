@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from model.bundle import all_finite
-from model.preprocess import Preprocessing
+from model.network_input import Preprocessing
 from model.unet import UNet3D, UNetConfig
 from training.config import ConfigurationError
 

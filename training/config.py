@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from model.preprocess import Preprocessing
+from model.network_input import Preprocessing
 from model.structures import EXTRA_STRUCTURES, OTHER_PROTOCOLS, STRUCTURES
 from model.unet import UNetConfig
 

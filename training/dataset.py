@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from model.preprocess import Preprocessing, smoothing_variance
+from model.network_input import Preprocessing, smoothing_variance
 from model.structures import OTHER_PROTOCOLS, unqualified
 from training.config import ORGANS
 
@@ -311,6 +310,8 @@ def smoothed(case: Case, preprocessing: Preprocessing) -> Case:
     variance = smoothing_variance(case.image_frame.spacing_mm[::-1], preprocessing, case.smoothed_to_mm)
     if not any(variance):
         return case
+    import SimpleITK as sitk
+
     image = sitk.GetImageFromArray(case.image.astype(np.float32))
     blurred = sitk.GetArrayFromImage(sitk.DiscreteGaussian(image, variance, useImageSpacing=False))
     return replace(case, image=np.rint(blurred).astype(np.int16), smoothed_to_mm=preprocessing.resolution_mm)

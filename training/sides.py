@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from model.preprocess import lateral_mm
+from model.network_input import lateral_mm
 from model.structures import LEFT, structure
 from training.packing_report import Report
 from training.volumes import Upright

@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from model.preprocess import smoothing_sigma_mm
+from model.network_input import smoothing_sigma_mm
 from training.config import ORGANS
 from training.dataset import NETWORK_RESOLUTION_MM, Case, Frame
 from training.packing import TRAIN, Choices, PreparedCase

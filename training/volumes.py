@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from model.ct import CTVolume
 from model.geometry import Mask, SliceGrid
-from model.preprocess import Preprocessing, body_box, to_network_grid
+from model.network_input import Preprocessing
+from model.preprocess import body_box, to_network_grid
 from training.config import ORGANS
 from training.dataset import PACK_LIMIT_BYTES, Case, Frame, bits, packed_bytes
 

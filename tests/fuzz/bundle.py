@@ -15,7 +15,7 @@ import torch
 
 from model.bundle import Bundle, add_reference_ranges, write_bundle
 from model.errors import BundleError
-from model.preprocess import Preprocessing
+from model.network_input import Preprocessing
 from model.reference_ranges import Range, ReferenceRanges
 from model.unet import UNet3D, UNetConfig
 from tests.fuzz.oracle import Broken, require_typed
