@@ -25,6 +25,7 @@ from training.dataset import Case, Frame, bits, described, write_packs
 from training.evaluate import judge_case, over_the_image, score_case, with_every_output
 from training.evaluation_report import Judged, worst_and_median, write_report
 from training.figures import snapshot
+from training.goals import DICE_GOALS
 from training.model_card import accuracy, clinical_table, model_card
 from training.scores import (
     Score,
@@ -264,11 +265,43 @@ def test_goals_stand_beside_the_figures_and_what_lacks_is_said() -> None:
     assert row_of(text, "Larynx")[7] == "0.70 (+0.5)"
     cord = "\n".join(accuracy(summarise([one("SpinalCord^Clin", 0.799, "openkbp")]), {}, [], {}))
     assert row_of(cord, "SpinalCord^Clin")[7] == "0.80 (-0.1)"
-    assert "- Dice on openkbp, reached: Larynx 0.705 of 0.70." in text
-    assert "- Dice on openkbp, not reached: Brainstem^Clin 0.730 of 0.85 (by 12.0 points)." in text
+    assert "- Dice on openkbp, as these clinics draw, reached: Larynx 0.705 of 0.70." in text
+    missed = "Brainstem^Clin 0.730 of 0.85 (by 12.0 points)"
+    assert f"- Dice on openkbp, as these clinics draw, not reached: {missed}." in text
+    assert "of what is sent" not in text
     assert "second person's, reached: Brain." in text
     assert "second person's, not reached: none." in text
     assert "goal" not in "\n".join(accuracy(summarise([one("Brain", group="elsewhere")]), {}, [], {}))
+
+
+def test_what_is_sent_is_asked_for_as_much_and_has_lines_of_its_own() -> None:
+    """The sent organ misses what the output that is never sent reaches: a reader must see both."""
+    rows = summarise(
+        [
+            one("Brainstem^Clin", 0.86, "openkbp"),
+            one("Brainstem", 0.75, "openkbp-as-sent"),
+            one("Parotid_L", 0.81, "openkbp-as-sent"),
+        ]
+    )
+    text = "\n".join(accuracy(rows, {}, [], {}))
+    assert row_of(text, "Brainstem^Clin")[7] == "0.85 (+1.0)"
+    assert row_of(text, "Brainstem")[7] == "0.85 (-10.0)"
+    assert "- Dice on openkbp, as these clinics draw, reached: Brainstem^Clin 0.860 of 0.85." in text
+    assert "- Dice on openkbp, of what is sent, reached: Parotid_L 0.810 of 0.80." in text
+    assert (
+        "- Dice on openkbp, of what is sent, not reached: Brainstem 0.750 of 0.85 (by 10.0 points)." in text
+    )
+    of_clinics, of_sent = text.split("### ")[1:]
+    assert ("^Clin` marks" in of_clinics, "^Clin` marks" in of_sent) == (True, False)
+    assert ("The organs that are sent" in of_clinics, "The organs that are sent" in of_sent) == (False, True)
+    assert all("*goal*" in each and "*people*" in each for each in (of_clinics, of_sent))
+
+
+def test_no_goal_of_what_is_sent_for_organs_that_are_not() -> None:
+    """Larynx and oesophagus are outputs that no reference by another protocol measures."""
+    assert DICE_GOALS["openkbp-as-sent"].keys() == {
+        "Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Bone_Mandible",
+    }  # fmt: skip
 
 
 def test_people_stand_beside_the_model_where_the_contours_are_the_clinics() -> None:
@@ -289,7 +322,7 @@ def test_people_stand_beside_the_model_where_the_contours_are_the_clinics() -> N
     )
     text = "\n".join(accuracy(rows, human(0.95), clinical, {}))
     assert row_of(text, "Brainstem^Clin")[8] == "0.830, 0.840"
-    assert row_of(text, "Brainstem")[7] == "0.830, 0.840"  # no goal is asked of it
+    assert row_of(text, "Brainstem")[8] == "0.830, 0.840"
     assert row_of(text, "Larynx")[8] == "0.600"
     table = clinical_table(clinical)
     assert [line.split(" | ")[:2] for line in table[2:]] == [
@@ -328,8 +361,9 @@ def test_what_is_sent_is_measured_against_clinics_in_a_group_of_its_own() -> Non
         for score in score_case(Draws(**{"Parotid_L^Clin": brain, "Parotid_L": ~brain}), case)
     }
     assert scores == {("openkbp", "Parotid_L^Clin"): 1, ("openkbp-as-sent", "Parotid_L"): 0}
-    card = "\n".join(accuracy(summarise([one("Parotid_L", 0.7, "openkbp-as-sent")]), {}, [], {}))
+    card = "\n".join(accuracy(summarise([one("Parotid_L", 0.7, "clinic-as-sent")]), {}, [], {}))
     assert "The organs that are sent" in card
+    assert "*people*" in card
     assert "goal" not in card
 
 

@@ -24,19 +24,23 @@ Measured on the grid of the reference contours, over the part of the image for w
 KEPT_APART = "Cases whose patients were never trained on."
 NOT_KNOWN = "Whether these cases were trained on is not known: the bundle does not say on which it was."
 
-GOAL_EXPLANATION = """\
+AS_DRAWN_EXPLANATION = """\
 `^Clin` marks organs as these clinics draw them, learned by outputs of their own that are never sent.
-*goal*: the mean Dice that is asked for, and what was measured less the goal, in points of a hundred.
-*people*: mean Dice of two people, who kept to a protocol of their own, against contours of the same clinics, on
-the scans of the last table, most of which are not those of this one.
-*whole*: mean Dice (median) and number of the cases in which the image's end does not cut the reference.
 """
 
 AS_SENT_EXPLANATION = """\
 The organs that are sent, which keep to the protocol of the 21, against the contours of clinics who keep to others:
 whether they are found and lie right, on more scans than have contours by that protocol.
+"""
+
+GOAL_EXPLANATION = """\
+*goal*: the mean Dice that is asked for, and what was measured less the goal, in points of a hundred.
+"""
+
+PEOPLE_EXPLANATION = """\
 *people*: mean Dice of two people, who kept to the protocol of the 21, against contours of the same clinics, on
-the scans of the last table, most of which are not those of this one. *whole* as above.
+the scans of the last table, most of which are not those of this one.
+*whole*: mean Dice (median) and number of the cases in which the image's end does not cut the reference.
 """
 
 BEFORE_USE = """\
@@ -83,18 +87,30 @@ def accuracy(
             lines += [f"![Box plots of every organ of {group}]({figures[group]})", ""]
         if group in HUMAN_GROUPS:
             lines += [*HUMAN_EXPLANATION.splitlines(), ""]
-        if any(dice_goal(row) for row in rows):
-            lines += [*GOAL_EXPLANATION.splitlines(), ""]
-        if group.endswith(AS_SENT):
-            lines += [*AS_SENT_EXPLANATION.splitlines(), ""]
+        if of_clinics := _of_clinics(rows):
+            lines += [*of_clinics, ""]
         lines += [*_table(rows, human if group in HUMAN_GROUPS else {}, clinical), ""]
     return [*lines, *verdicts(summaries, human), ""]
+
+
+def _of_clinics(rows: Sequence[Summary]) -> list[str]:
+    """Lines that explain the table of a group whose references are the clinics'; none of another."""
+    has_goals, is_sent = _has_goals(rows), rows[0].group.endswith(AS_SENT)
+    if not (has_goals or is_sent):
+        return []
+    text = AS_SENT_EXPLANATION if is_sent else AS_DRAWN_EXPLANATION
+    text += GOAL_EXPLANATION if has_goals else ""
+    return (text + PEOPLE_EXPLANATION).splitlines()
+
+
+def _has_goals(rows: Sequence[Summary]) -> bool:
+    return any(dice_goal(row) for row in rows)
 
 
 def _table(rows: Sequence[Summary], human: Mapping[str, Summary], clinical: Sequence[Summary]) -> list[str]:
     heads = ["organ", "τ mm", "cases", "missed", "invented", "Dice", "surface Dice"]
     heads += ["human", "difference"] if human else []
-    has_goals = any(dice_goal(row) for row in rows)
+    has_goals = _has_goals(rows)
     has_people = has_goals or rows[0].group.endswith(AS_SENT)
     heads += ["goal"] if has_goals else []
     heads += ["people", "whole"] if has_people else []
