@@ -35,13 +35,21 @@ from model.bundle import Bundle
 from model.segmenter import Segmenter
 from model.unet import UNet3D
 from training.config import TrainConfig, build_config, merged, read_table
-from training.dataset import Case, counted, read_packs, write_packs
+from training.dataset import Case, counted, described, read_packs, write_packs
 from training.evaluate import score_case, with_every_output
 from training.export import export
 from training.metrics import dice
 from training.source_openkbp import CLINICAL_NAMES
 from training.stop import Stop
-from training.train import draw_samples, load_data, network_and_optimiser, optimise, run
+from training.train import (
+    draw_chances,
+    draw_samples,
+    failures_in_words,
+    load_data,
+    network_and_optimiser,
+    optimise,
+    run,
+)
 
 ORGANS = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Bone_Mandible")
 CLINICAL = tuple(CLINICAL_NAMES.get(organ, organ) for organ in ORGANS)
@@ -50,7 +58,7 @@ IGNORE = len(ORGANS) + 1
 DATASET = "Dataset501_OpenKBP"
 VERSION = "2.8.1"
 RUNNER = Path(__file__).with_name("nnunet_runner.py")
-CONFIGURATION = Path("training/configs/ablation.toml")
+CONFIGURATION = Path(__file__).parents[1] / "training/configs/ablation.toml"
 MEASURED_STEPS = 20
 
 Scores = dict[tuple[str, str], float]
@@ -67,6 +75,8 @@ def main(
     console = Console()
     train_cases = chosen_cases(data)
     console.print(f"{len(train_cases)} training cases with all of {', '.join(ORGANS)}")
+    with failures_in_words():  # before nnU-Net trains for nothing
+        config = own_configuration(out / "own", train_cases, minutes)
     peer = Peer(out)
     peer.install(console)
     peer.prepare(data, train_cases, memory_gb)
@@ -78,7 +88,7 @@ def main(
         for case in track(validation, "measuring nnU-Net", console=console)
         for organ, value in measured(case, peer.masks(case.name)).items()
     }
-    config = own_training(out / "own", train_cases, minutes, console)
+    run(config, out / "own", torch.device("cpu"), Stop(math.inf), console)
     ours = own_scores(out / "own", config, validation, console)
     about = json.loads((out / "results/training.json").read_text())
     text = as_markdown(ours, theirs, about, config, minutes, len(train_cases))
@@ -210,21 +220,28 @@ def measured(case: Case, masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, fl
     }
 
 
-def own_training(out: Path, names: Mapping[str, int], minutes: float, console: Console) -> TrainConfig:
-    """Our network on the same cases; as many steps as the budget holds, measured on a few."""
+def own_configuration(out: Path, names: Mapping[str, int], minutes: float) -> TrainConfig:
+    """Our network on the same cases, which are packed; as many steps as the budget holds, measured on a few.
+
+    Raises
+    ------
+    ConfigurationError
+        The cases are none, or not those of OpenKBP alone.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    packs = [*out.glob("cases-*.npz")] or write_packs(
+    packs = sorted(out.glob("cases-*.npz")) or write_packs(
         (case for case in _openkbp() if case.name in names), out / "cases"
     )
-    table = read_table(CONFIGURATION)
+    table = merged(read_table(CONFIGURATION), {"name": "peer", "data": {"packs": [*map(str, packs)]}})
     del table["variant"], table["about"]
-    own = {"data": {"packs": tuple(map(str, packs))}, "name": "peer"}
+    # What is set group by group must name no group that these packs lack.
+    table["data"] |= {"group_weights": {"openkbp": 1.0}, "untaught": {}}
+    config = build_config(table)
+    draw_chances([*described(packs)], config.data)
     steps = out / "steps.txt"
     if not steps.exists():
-        steps.write_text(str(int(minutes * 60 / _seconds_per_step(build_config(merged(table, own))))))
-    config = build_config(merged(table, merged(own, {"optimiser": {"steps": int(steps.read_text())}})))
-    run(config, out, torch.device("cpu"), Stop(math.inf), console)
-    return config
+        steps.write_text(str(int(minutes * 60 / _seconds_per_step(config))))
+    return build_config(merged(table, {"optimiser": {"steps": int(steps.read_text())}}))
 
 
 def _openkbp() -> Iterator[Case]:

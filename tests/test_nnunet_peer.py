@@ -1,14 +1,29 @@
 """What nnU-Net is given and how it is measured: no organ it cannot know about, counted as our own is."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.nnunet_peer import CLINICAL, IGNORE, ORGANS, chosen_cases, measured, relabel
+from benchmarks.nnunet_peer import (
+    CLINICAL,
+    CONFIGURATION,
+    IGNORE,
+    ORGANS,
+    Peer,
+    chosen_cases,
+    main,
+    measured,
+    own_configuration,
+    relabel,
+)
 from tests.paths import shared_data
 from tests.training_cases import a_case
-from training.dataset import bits
+from training.ablation import read_variants
+from training.config import ConfigurationError
+from training.dataset import bits, described, write_packs
+from training.train import draw_chances
 
 
 def test_only_complete_training_cases_are_chosen() -> None:
@@ -56,3 +71,49 @@ def test_what_lies_beyond_the_known_heights_is_not_counted(top: float, expected:
     drawn[organ][:7] = truth[:7]
 
     assert measured(case, drawn) == pytest.approx({organ: expected}, abs=1e-6)
+
+
+def clinical_case(name: str, group: str = "openkbp"):
+    """As packs of OpenKBP hold one: the clinics' parotid."""
+    organ = "Parotid_L^Clin"
+    labels = bits({organ: a_case().organ("Parotid_L")})
+    return replace(a_case(name), group=group, labels=labels, known={organ: (-np.inf, np.inf)})
+
+
+def own(tmp_path: Path, group: str):
+    """Our configuration on two packed cases, for as many steps as an earlier run counted."""
+    write_packs([clinical_case("a", group), clinical_case("b", group)], tmp_path / "cases")
+    (tmp_path / "steps.txt").write_text("7")
+    return own_configuration(tmp_path, {}, minutes=1)
+
+
+def test_our_network_learns_from_openkbp_alone(tmp_path: Path) -> None:
+    """The ablations' network; its groups of data are those of the packs, so that it can be trained."""
+    config = own(tmp_path, "openkbp")
+
+    known = [*described(map(Path, config.data.packs))]
+    assert draw_chances(known, config.data).tolist() == [0.5, 0.5]
+    assert config.optimiser.steps == 7
+    (reference, *_) = read_variants(CONFIGURATION)
+    assert config.network == reference.config.network
+    assert replace(config.optimiser, steps=1600) == reference.config.optimiser
+
+
+def test_cases_of_other_data_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no weight for tcia21"):
+        own(tmp_path, "tcia21")
+
+
+def test_what_we_cannot_train_on_is_said_before_nnunet_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Here no packs were prepared."""
+    data = shared_data() / "openkbp"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Peer, "install", lambda *_: pytest.fail("nnU-Net came first"))
+
+    with pytest.raises(SystemExit) as end:
+        main(data.resolve(), tmp_path / "out", None, 1, 1)
+
+    assert end.value.code == 2
+    assert "training.prepare writes them" in capsys.readouterr().err.replace("\n", " ")
