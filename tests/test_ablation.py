@@ -1,6 +1,7 @@
 """Ablations: equal runs that differ in one thing, measured in pairs, and taken up where they were interrupted."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,17 @@ from typer.testing import CliRunner
 
 from tests.paths import REPOSITORY
 from tests.training_cases import CONFIG, packs
-from training.ablation import ablate, difference, main, organ_means, read_variants
+from training.ablation import (
+    Place,
+    Scores,
+    ablate,
+    as_markdown,
+    difference,
+    main,
+    organ_means,
+    read_scores,
+    read_variants,
+)
 from training.config import ConfigurationError
 from training.stop import Stop
 
@@ -91,7 +102,8 @@ def test_packs_that_are_not_there_end_with_one_sentence(file: Path, tmp_path: Pa
 def test_every_variant_is_trained_measured_and_in_the_table(file: Path, tmp_path: Path) -> None:
     out, table = tmp_path / "out", tmp_path / "table.md"
 
-    assert ablate(read_variants(file), out, CPU, Stop(), QUIET, table)
+    variants = read_variants(file)
+    assert ablate(variants, out, CPU, Stop(), QUIET, table)
 
     text = table.read_text()
     assert text == (out / "ablations.md").read_text()
@@ -99,8 +111,11 @@ def test_every_variant_is_trained_measured_and_in_the_table(file: Path, tmp_path
     assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")] == [
         "| run", "| reference", "| other", "| no-dice",
     ]  # fmt: skip
-    with (out / "scores.csv").open(newline="") as rows:
-        assert {row["run"] for row in csv.DictReader(rows)} == {"reference", "other", "no-dice"}
+    with (out / "scores.csv").open(newline="") as file_of_all:
+        rows = [*csv.DictReader(file_of_all)]
+    assert {row["run"] for row in rows} == {"reference", "other", "no-dice"}
+    assert {row["group"] for row in rows} == {"test"}
+    assert read_scores(out / "other" / "scores.csv", replace(variants[1].config.data, validation_packs=()))
 
 
 class BetweenRuns(Stop):
@@ -135,12 +150,17 @@ def test_results_of_another_configuration_are_never_mixed_in(file: Path, tmp_pat
         ablate(read_variants(file), tmp_path / "out", CPU, Stop(), QUIET)
 
 
+def of(group: str, dice: dict[tuple[str, str], float]) -> Scores:
+    """Scores of one group from those by case and organ."""
+    return {Place(group, case, organ): value for (case, organ), value in dice.items()}
+
+
 def test_a_difference_is_paired_by_case_and_organ() -> None:
     """Two organs of one case count as one; what only one of the two measured does not count."""
-    reference = {("a", "Brain"): 0.5, ("a", "Lens_L"): 0.1, ("b", "Brain"): 0.6, ("c", "Eye_L"): 0.9}
-    scores = {("a", "Brain"): 0.7, ("a", "Lens_L"): 0.1, ("b", "Brain"): 0.9, ("d", "Eye_L"): 0.0}
+    reference = of("g", {("a", "Brain"): 0.5, ("a", "Lens_L"): 0.1, ("b", "Brain"): 0.6, ("c", "Eye_L"): 0.9})
+    scores = of("g", {("a", "Brain"): 0.7, ("a", "Lens_L"): 0.1, ("b", "Brain"): 0.9, ("d", "Eye_L"): 0.0})
 
-    found = difference(scores, reference)
+    found = difference(scores, reference, "g")
 
     assert found.mean == pytest.approx((0.1 + 0.3) / 2)
     assert found.deviation == pytest.approx(np.std([0.1, 0.3], ddof=1))
@@ -150,14 +170,58 @@ def test_a_difference_is_paired_by_case_and_organ() -> None:
 
 def test_an_invented_organ_counts_against_who_invented_it() -> None:
     nothing = float("nan")
-    reference = {("a", "Brain"): 0.5, ("a", "Eye_L"): nothing, ("a", "Eye_R"): nothing}
-    scores = {("a", "Brain"): 0.5, ("a", "Eye_L"): 0.0, ("a", "Eye_R"): nothing}
+    reference = of("g", {("a", "Brain"): 0.5, ("a", "Eye_L"): nothing, ("a", "Eye_R"): nothing})
+    scores = of("g", {("a", "Brain"): 0.5, ("a", "Eye_L"): 0.0, ("a", "Eye_R"): nothing})
 
-    assert difference(scores, reference).mean == pytest.approx(-0.5)
-    assert difference(reference, scores).mean == pytest.approx(0.5)
+    assert difference(scores, reference, "g").mean == pytest.approx(-0.5)
+    assert difference(reference, scores, "g").mean == pytest.approx(0.5)
+
+
+def test_what_helps_one_group_of_data_and_harms_another_is_seen(file: Path) -> None:
+    """A difference for each, in the order of their names, and how many cases it is taken over."""
+    many = {(str(index), "Brain"): 0.5 for index in range(9)}
+    reference = of("clinics", many) | of("people", {("x", "Eye_L"): 0.6})
+    other = of("clinics", dict.fromkeys(many, 0.51)) | of("people", {("x", "Eye_L"): 0.2})
+
+    text = as_markdown(read_variants(file), {"reference": reference, "other": other})
+
+    assert "validation cases: 9 of clinics, 1 of people." in text
+    (head,) = (line for line in text.splitlines() if line.startswith("| run |"))
+    (row,) = (line for line in text.splitlines() if line.startswith("| other |"))
+    assert head.split(" | ")[-2:] == ["difference on clinics", "difference on people |"]
+    assert row.split(" | ")[-2:] == [
+        "+0.010 ± 0.000 [+0.010, +0.010]", "-0.400 ± nan [-0.400, -0.400] |",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("found", "is_said"), [(0.0, True), (0.2, False)])
+def test_organs_that_no_run_found_are_named(file: Path, found: float, is_said: bool) -> None:  # noqa: FBT001
+    """Runs in which no lens was found say nothing of what helps lenses."""
+    reference = of("g", {("a", "Brain"): 0.5, ("a", "Lens_L"): 0.0})
+    other = of("g", {("a", "Brain"): 0.5, ("a", "Lens_L"): found})
+
+    text = as_markdown(read_variants(file), {"reference": reference, "other": other})
+
+    assert ("No run found anything of a lens" in text) == is_said
+
+
+def test_scores_without_a_group_are_looked_up_in_the_packs(file: Path, tmp_path: Path) -> None:
+    """As earlier runs left them; of a case that is in no pack nobody knows what it was."""
+    config = read_variants(file)[0].config
+    kept = tmp_path / "scores.csv"
+    kept.write_text("measured a,Brain,0.5\nmeasured a,Parotid_L,nan\n")
+
+    scores = read_scores(kept, config.data)
+
+    assert scores[Place("test", "measured a", "Brain")] == 0.5
+    assert len(scores) == 2
+    kept.write_text("gone,Brain,0.5\n")
+    with pytest.raises(ConfigurationError, match="no validation pack holds, such as gone"):
+        read_scores(kept, config.data)
 
 
 def test_the_mean_of_an_organ_is_over_its_cases() -> None:
-    scores = {("a", "Brain"): 0.5, ("b", "Brain"): 0.7, ("a", "Lens_L"): 0.1, ("b", "Lens_L"): float("nan")}
+    lens = {("a", "Lens_L"): 0.1, ("b", "Lens_L"): float("nan")}
+    scores = of("g", {("a", "Brain"): 0.5, ("b", "Brain"): 0.7, **lens})
 
     assert organ_means(scores) == pytest.approx({"Brain": 0.6, "Lens_L": 0.1})

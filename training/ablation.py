@@ -9,22 +9,23 @@ Repeat the same command to go on where it was interrupted. The table is written 
 import csv
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
 from model.bundle import Bundle
 from model.segmenter import Segmenter
-from training.config import ConfigurationError, TrainConfig, build_config, merged, read_table
-from training.dataset import read_packs
+from training.config import ConfigurationError, DataConfig, TrainConfig, build_config, merged, read_table
+from training.dataset import described, read_packs
 from training.distributed import local_device
 from training.evaluate import score_case, with_every_output
 from training.export import export
@@ -36,8 +37,17 @@ REFERENCE = "reference"
 SMALL_ORGANS = ("Cochlea", "Glnd_Lacrimal", "Lens", "OpticNrv")
 RESAMPLES = 2000
 
-Scores = dict[tuple[str, str], float]
-"""Case and organ to Dice; no number where the organ neither is nor was found."""
+
+class Place(NamedTuple):
+    """Where Dice was measured: on an organ of a case of a group of data."""
+
+    group: str
+    case: str
+    organ: str
+
+
+Scores = dict[Place, float]
+"""Dice; no number where the organ neither is nor was found."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +132,7 @@ def ablate(
             if not run(variant.config, folder, device, stop, console, data=data):
                 return False
             measure(variant, folder, device, console)
-        measured[variant.name] = read_scores(folder / "scores.csv")
+        measured[variant.name] = read_scores(folder / "scores.csv", variant.config.data)
         text = as_markdown(variants, measured)
         for path in {out / "ablations.md", table or out / "ablations.md"}:
             path.write_text(text, encoding="utf-8")
@@ -142,7 +152,7 @@ def measure(variant: Variant, folder: Path, device: torch.device, console: Conso
     segmenter = Segmenter(bundle, device.type, variant.config.threads)
     cases = list(read_packs(Path(pack) for pack in variant.config.data.validation_packs))
     rows = [
-        (case.name, score.organ, score.dice)
+        (*Place(score.group, case.name, score.organ), score.dice)
         for case in track(cases, f"measuring {variant.name}", console=console)
         for score in score_case(segmenter, case)
         if not score.group.endswith(AS_SENT)
@@ -153,32 +163,44 @@ def measure(variant: Variant, folder: Path, device: torch.device, console: Conso
     part.replace(folder / "scores.csv")
 
 
-def read_scores(path: Path) -> Scores:
-    """The scores of one variant."""
+def read_scores(path: Path, data: DataConfig) -> Scores:
+    """The scores of one variant.
+
+    Runs of before did not write a case's group: it is looked up in the validation packs then.
+    """
     with path.open(encoding="utf-8", newline="") as file:
-        return {(case, organ): float(value) for case, organ, value in csv.reader(file)}
+        rows = [*csv.reader(file)]
+    if any(len(row) < 4 for row in rows):
+        groups = {case.name: case.group for case in described(map(Path, data.validation_packs))}
+        if unknown := {row[0] for row in rows} - groups.keys():
+            raise ConfigurationError(
+                f"{path} is of cases that no validation pack holds, such as {min(unknown)}; delete it to "
+                "measure anew"
+            )
+        rows = [[groups[row[0]], *row] for row in rows]
+    return {Place(group, case, organ): float(value) for group, case, organ, value in rows}
 
 
 def organ_means(scores: Scores) -> dict[str, float]:
     """Mean of each organ over the cases in which it is or was found."""
     values: dict[str, list[float]] = defaultdict(list)
-    for (_, organ), value in scores.items():
+    for place, value in scores.items():
         if not math.isnan(value):
-            values[organ].append(value)
+            values[place.organ].append(value)
     return {organ: float(np.mean(found)) for organ, found in values.items()}
 
 
-def difference(scores: Scores, reference: Scores) -> Difference:
-    """Paired by case and organ; the interval is drawn from the cases, which are what is random.
+def difference(scores: Scores, reference: Scores, group: str) -> Difference:
+    """Of one group, paired by case and organ; the interval is drawn from the cases, which are what is random.
 
     Where an organ is not there and one of both invented it (0), the other did right (1).
     It says nothing of another seed: for that the reference itself is trained twice.
     """
     cases: dict[str, list[float]] = defaultdict(list)
-    for key in scores.keys() & reference.keys():
-        pair = np.array([scores[key], reference[key]])
-        if not np.isnan(pair).all():
-            cases[key[0]].append(float(-np.diff(np.nan_to_num(pair, nan=1.0))[0]))
+    for place in scores.keys() & reference.keys():
+        pair = np.array([scores[place], reference[place]])
+        if place.group == group and not np.isnan(pair).all():
+            cases[place.case].append(float(-np.diff(np.nan_to_num(pair, nan=1.0))[0]))
     values = np.array([np.mean(cases[case]) for case in sorted(cases)])
     drawn = np.random.default_rng(0).choice(values, (RESAMPLES, len(values))).mean(1)
     low, high = np.percentile(drawn, (2.5, 97.5))
@@ -191,16 +213,26 @@ def as_markdown(variants: Iterable[Variant], measured: dict[str, Scores]) -> str
     variants = list(variants)
     settings = variants[0].config
     reference = measured[REFERENCE]
-    cases = len({case for case, _ in reference})
+    cases = {(place.group, place.case) for place in reference}
+    groups = Counter(group for group, _ in sorted(cases))
     lines = []
     for variant in variants:
-        cells = ["not yet measured", *[""] * 5]
+        cells = ["not yet measured", "", "", *[""] * len(groups)]
         if variant.name in measured:
-            cells = _cells(measured[variant.name], None if variant.name == REFERENCE else reference)
+            cells = _cells(measured[variant.name])
+            is_reference = variant.name == REFERENCE
+            cells += ["" if is_reference else _change(measured[variant.name], reference, g) for g in groups]
         lines.append(f"| {variant.name} | {variant.about} | {' | '.join(cells)} |")
     patch = " x ".join(map(str, settings.patch))
     return PAGE.format(
-        steps=settings.optimiser.steps, patch=patch, seed=settings.seed, cases=cases, rows="\n".join(lines)
+        steps=settings.optimiser.steps,
+        patch=patch,
+        seed=settings.seed,
+        cases=", ".join(f"{count} of {group}" for group, count in groups.items()),
+        heads=" | ".join(f"difference on {group}" for group in groups),
+        rules="---|" * len(groups),
+        rows="\n".join(lines),
+        silent=SILENT if not any(_means(scores, small=True).any() for scores in measured.values()) else "",
     )
 
 
@@ -210,41 +242,52 @@ What single decisions are worth: short equal runs of a small network from random
 from the reference in one thing.
 They tell which way to go, not how good a finished network is.
 
-{steps} steps of patches of {patch} voxels, seed {seed}; {cases} validation cases.
+{steps} steps of patches of {patch} voxels, seed {seed}; validation cases: {cases}.
 
-| run | what is different | all organs | large | small | difference | sd | 95 % interval |
-|---|---|---|---|---|---|---|---|
+| run | what is different | all organs | large | small | {heads} |
+|---|---|---|---|---|{rules}
 {rows}
 
 Dice of whole images on the grid of the truth.
 All, large and small are means over organs of the mean over cases; small are lenses, cochleae, optic nerves and
 lacrimal glands.
-The difference is run minus reference, paired by case (mean over the case's organs), with its standard deviation
-over the cases and a 95 % interval drawn from the cases.
+A difference is run minus reference over the cases of one group of data, paired by case (mean over the case's
+organs): mean ± standard deviation over the cases [95 % interval drawn from the cases].
+Intervals from few cases are narrower than they should be.
 The same run with another seed shows how much chance alone moves a figure: what is smaller than that is not shown
 to matter.
-
+{silent}
 Made with `python -m training.ablation` from one of `training/configs/ablation*.toml`.
 """
 
 
-def _cells(scores: Scores, reference: Scores | None) -> list[str]:
-    means = organ_means(scores)
-    small = [value for organ, value in means.items() if organ.startswith(SMALL_ORGANS)]
-    large = [value for organ, value in means.items() if not organ.startswith(SMALL_ORGANS)]
-    cells = [f"{np.mean(values):.3f}" if values else "–" for values in ([*means.values()], large, small)]
-    if reference is None:
-        return [*cells, "", "", ""]
-    d = difference(scores, reference)
-    return [*cells, f"{d.mean:+.3f}", f"{d.deviation:.3f}", f"{d.low:+.3f} to {d.high:+.3f}"]
+SILENT = """
+No run found anything of a lens, cochlea, optic nerve or lacrimal gland: of these organs this page says nothing.
+"""
+
+
+def _cells(scores: Scores) -> list[str]:
+    large, small = (_means(scores, small=small) for small in (False, True))
+    every = np.concatenate([large, small])
+    return [f"{values.mean():.3f}" if len(values) else "–" for values in (every, large, small)]
+
+
+def _means(scores: Scores, *, small: bool) -> NDArray[np.float64]:
+    means = organ_means(scores).items()
+    return np.array([value for organ, value in means if organ.startswith(SMALL_ORGANS) == small])
+
+
+def _change(scores: Scores, reference: Scores, group: str) -> str:
+    d = difference(scores, reference, group)
+    return f"{d.mean:+.3f} ± {d.deviation:.3f} [{d.low:+.3f}, {d.high:+.3f}]"
 
 
 def _write_all(measured: dict[str, Scores], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("run", "case", "organ", "dice"))
+        writer.writerow(("run", *Place._fields, "dice"))
         for name, scores in measured.items():
-            writer.writerows((name, *key, f"{value:.4f}") for key, value in scores.items())
+            writer.writerows((name, *place, f"{value:.4f}") for place, value in scores.items())
 
 
 def _same_settings(folder: Path, settings: str) -> None:
