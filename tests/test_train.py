@@ -36,6 +36,7 @@ from training.train import (
     network_and_optimiser,
     run,
 )
+from training.validation import Agreement
 
 CPU = torch.device("cpu")
 QUIET = Console(quiet=True)
@@ -459,15 +460,16 @@ def test_validation_on_the_way_is_written_and_drawn(tmp_path: Path) -> None:
         rows = [*csv.DictReader(file)]
     assert [row["step"] for row in rows if row["organ"] == "mean"] == ["2", "4", "6"]
     assert {row["organ"] for row in rows} == {"mean", "Parotid_L", "Brain"}
+    assert all(0 <= float(row[measure]) <= 1 for row in rows for measure in ("dice", "surface_dice"))
     assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_best_weights_can_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The weights of the step with the highest Dice, not those of the last."""
+    """The weights of the step with the highest Dice, whatever its surface Dice, not those of the last."""
     more = "[validation]\nevery = 1\ncases = 1\n"
     config = load_config(a_config(tmp_path, steps=3, more=more))
-    scores = iter([0.2, 0.7, 0.4])
-    monkeypatch.setattr(train, "mean_dice", lambda *_: {"Brain": next(scores)})
+    scores = iter([Agreement(0.2, 0.9), Agreement(0.7, 0.1), Agreement(0.4, 0.8)])
+    monkeypatch.setattr(train, "mean_agreement", lambda *_: {"Brain": next(scores)})
     out = tmp_path / "out"
     trained(config, out)
 
@@ -482,7 +484,7 @@ def test_the_best_weights_can_be_exported_though_none_is_any_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load_config(a_config(tmp_path, steps=2, more="[validation]\nevery = 1\ncases = 1\n"))
-    monkeypatch.setattr(train, "mean_dice", lambda *_: {"Brain": 0.0})
+    monkeypatch.setattr(train, "mean_agreement", lambda *_: {"Brain": Agreement(0.0, 0.0)})
     trained(config, tmp_path / "out")
 
     assert Bundle.load(export(config, tmp_path / "out", best=True)).card["training"].startswith("1 steps")
@@ -498,7 +500,7 @@ def test_a_kill_during_validation_leaves_no_checkpoint_that_was_not_validated(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "mean_dice", killed)
+        patch.setattr(train, "mean_agreement", killed)
         with pytest.raises(KeyboardInterrupt):
             trained(config, tmp_path / "out")
     trained(config, tmp_path / "out")

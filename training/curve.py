@@ -16,7 +16,7 @@ import numpy as np
 import typer
 
 HEADER = ("step", "learning_rate", "entropy", "dice_loss")
-VALIDATION_HEADER = ("step", "organ", "dice")
+VALIDATION_HEADER = ("step", "organ", "dice", "surface_dice")
 MEAN = "mean"
 FLUSH_EVERY = 20
 
@@ -49,12 +49,15 @@ class Curve:
             for name, value in zip(HEADER[1:], values, strict=True):
                 self.board.add_scalar(f"training/{name}", value, step)
 
-    def add_validation(self, step: int, dice: Mapping[str, float], mean: float) -> None:
-        """Dice of each organ on the validation cases, and the picture anew."""
-        for organ, value in {MEAN: mean, **dice}.items():
-            self.validations.write(f"{step},{organ},{value:.4f}\n")
+    def add_validation(
+        self, step: int, organs: Mapping[str, tuple[float, float]], mean: tuple[float, float]
+    ) -> None:
+        """Dice and surface Dice of each organ on the validation cases, and the picture anew."""
+        for organ, (dice, surface_dice) in {MEAN: mean, **organs}.items():
+            self.validations.write(f"{step},{organ},{dice:.4f},{surface_dice:.4f}\n")
             if self.board is not None:
-                self.board.add_scalar(f"validation/{organ}", value, step)
+                self.board.add_scalar(f"validation/{organ}", dice, step)
+                self.board.add_scalar(f"validation_surface/{organ}", surface_dice, step)
         self.steps.flush()
         self.validations.flush()
         draw(self.folder)
@@ -69,29 +72,39 @@ def read(path: Path) -> list[list[str]]:
 
 
 def draw(folder: Path) -> Path | None:
-    """Write `curve.png`: both terms of the loss, smoothed, and Dice on validation; None without matplotlib."""
+    """Write `curve.png`: both terms of the loss, smoothed, and both measures of validation.
+
+    None without matplotlib.
+    """
     if importlib.util.find_spec("matplotlib") is None:
         return None
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(15, 4), layout="constrained")
+    left, *others = figure.subplots(1, 3)
     rows = np.array(read(folder / "curve.csv"), float).reshape(-1, len(HEADER))
     for column in (2, 3):
         left.plot(*_smoothed(rows[:, 0], rows[:, column]), label=HEADER[column].replace("_", " "))
     left.set(xlabel="step", ylabel="loss", title="training")
     left.legend()
-    organs: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for step, organ, value in read(folder / "validation.csv"):
-        organs[organ].append((float(step), float(value)))
-    for organ, points in organs.items():
-        style: dict[str, Any] = (
-            {"color": "black", "linewidth": 2, "label": MEAN} if organ == MEAN else {"alpha": 0.5}
-        )
-        right.plot(*zip(*points, strict=True), **style)
-    right.set(xlabel="step", ylabel="Dice", title="validation, one line per organ", ylim=(0, 1))
+    for axes, column, name in zip(others, (2, 3), ("Dice", "surface Dice"), strict=True):
+        for organ, points in _validated(folder, column).items():
+            style: dict[str, Any] = (
+                {"color": "black", "linewidth": 2, "label": MEAN} if organ == MEAN else {"alpha": 0.5}
+            )
+            axes.plot(*zip(*points, strict=True), **style)
+        axes.set(xlabel="step", ylabel=name, title="validation, one line per organ", ylim=(0, 1))
     figure.savefig(folder / "curve.png", dpi=100)
     return folder / "curve.png"
+
+
+def _validated(folder: Path, column: int) -> dict[str, list[tuple[float, float]]]:
+    """Steps and values of each organ from a column of `validation.csv`, without those that were not measured."""
+    organs: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in read(folder / "validation.csv"):
+        if any(row[column:]):
+            organs[row[1]].append((float(row[0]), float(row[column])))
+    return organs
 
 
 def _smoothed(steps: Any, values: Any) -> tuple[Any, Any]:  # noqa: ANN401 - numpy arrays of floats
@@ -102,8 +115,14 @@ def _smoothed(steps: Any, values: Any) -> tuple[Any, Any]:  # noqa: ANN401 - num
 
 
 def _continued(path: Path, header: Sequence[str], step: int) -> TextIO:
-    """A file of rows up to and with a step, open to append; a last line cut short is dropped too."""
-    rows = [row for row in read(path) if len(row) == len(header) and int(row[0]) <= step]
+    """A file of rows up to and with a step, open to append; a last line cut short is dropped too.
+
+    Rows of a run from before a column was added stay, with nothing in it.
+    """
+    written = path.read_text(encoding="utf-8") if path.exists() else ""
+    width = len(written.partition("\n")[0].split(","))
+    missing = [""] * (len(header) - width)
+    rows = [[*row, *missing] for row in read(path) if len(row) == width and int(row[0]) <= step]
     part = path.with_suffix(".part")
     with part.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])

@@ -34,7 +34,7 @@ from training.export import export, taught_by
 from training.losses import segmentation_terms
 from training.starting_weights import starting_network
 from training.stop import Stop
-from training.validation import mean_dice, validation_cases
+from training.validation import mean_agreement, mean_of, validation_cases
 
 CHECKPOINT_EVERY = 100
 ALONE = Ranks()
@@ -253,14 +253,14 @@ class Judge:
         self.best = best_dice(out)
 
     def validate(self, trained: Trained, step: int, curve: Curve) -> None:
-        """Measure Dice, write it to the curve, and keep the weights if they are the best so far."""
+        """Measure, write it to the curve, and keep the weights if their Dice is the best so far."""
         self.network.load_state_dict(trained.average)
-        dice = mean_dice(self.network, self.cases, self.config.patch, _precision(self.config))
-        mean = float(np.mean([*dice.values()])) if dice else 0.0
-        curve.add_validation(step, dice, mean)
-        if mean > self.best:
-            self.best = mean
-            trained.save_best(self.out, step, mean)
+        organs = mean_agreement(self.network, self.cases, self.config.patch, _precision(self.config))
+        mean = mean_of(organs.values())
+        curve.add_validation(step, organs, mean)
+        if mean.dice > self.best:
+            self.best = mean.dice
+            trained.save_best(self.out, step, mean.dice)
 
 
 def network_and_optimiser(config: TrainConfig, device: torch.device) -> tuple[UNet3D, torch.optim.Optimizer]:

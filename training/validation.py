@@ -1,7 +1,8 @@
 """A few validation cases, segmented now and then during training, to see whether it still gets better.
 
 Each is held on the network's grid, cut to the box around its known organs and 30 mm more, and segmented as a
-daemon would. Quick, and therefore a little kind: what is drawn far from every organ is not seen.
+daemon would. Quick, and therefore a little kind: what is drawn far from every organ is not seen, and surfaces are
+those of the network's voxels, of which some are larger than the tolerance.
 `training.evaluate` measures whole images on the grid of the truth.
 """
 
@@ -9,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.sliding_window import predict
+from model.structures import structure
 from model.unet import UNet3D
 from training.augment import DeviceCase
 from training.config import ORGANS, TrainConfig
 from training.dataset import Case, read_packs
-from training.metrics import dice
+from training.metrics import dice, surface_dice
 
 MARGIN_MM = 30.0
 OVERLAP = 0.25
@@ -33,6 +36,14 @@ class ValidationCase:
     name: str
     image: Tensor
     organs: dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]
+    spacing_mm: Sequence[float]
+
+
+class Agreement(NamedTuple):
+    """How well truth and drawing agree, both NaN where the organ neither is nor was drawn."""
+
+    dice: float
+    surface_dice: float  # at the organ's own tolerance
 
 
 def validation_cases(config: TrainConfig, device: torch.device) -> list[ValidationCase]:
@@ -43,27 +54,34 @@ def validation_cases(config: TrainConfig, device: torch.device) -> list[Validati
     return [_held(every[index], config.spacing_mm, device) for index in chosen]
 
 
-def mean_dice(
+def mean_agreement(
     network: UNet3D, cases: Iterable[ValidationCase], tile: tuple[int, int, int], precision: torch.dtype
-) -> dict[str, float]:
-    """Dice of each organ, its mean over the cases in which it is known and is there or was drawn."""
-    found: dict[str, list[float]] = defaultdict(list)
+) -> dict[str, Agreement]:
+    """Of each organ the mean over the cases in which it is known and is there or was drawn."""
+    found: dict[str, list[Agreement]] = defaultdict(list)
     for case in cases:
-        for organ, value in case_dice(network, case, tile, precision).items():
-            if not np.isnan(value):
+        for organ, value in case_agreement(network, case, tile, precision).items():
+            if not np.isnan(value.dice):
                 found[organ].append(value)
-    return {organ: float(np.mean(found[organ])) for organ in ORGANS if organ in found}
+    return {organ: mean_of(found[organ]) for organ in ORGANS if organ in found}
 
 
-def case_dice(
+def mean_of(values: Iterable[Agreement]) -> Agreement:
+    """The mean of each measure; 0 of none."""
+    return Agreement(*np.mean([*values] or [Agreement(0.0, 0.0)], axis=0).tolist())
+
+
+def case_agreement(
     network: UNet3D, case: ValidationCase, tile: tuple[int, int, int], precision: torch.dtype
-) -> dict[str, float]:
-    """Dice of every known organ of one case, NaN where it neither is nor was drawn."""
+) -> dict[str, Agreement]:
+    """Every known organ of one case."""
     probability = predict(network, case.image, tile, len(ORGANS), overlap=OVERLAP, dtype=precision)
-    return {
-        organ: dice(truth & counted, (probability[ORGANS.index(organ)] > 0.5).numpy() & counted)
-        for organ, (truth, counted) in case.organs.items()
-    }
+    found = {}
+    for organ, (truth, counted) in case.organs.items():
+        masks = truth & counted, (probability[ORGANS.index(organ)] > 0.5).numpy() & counted
+        surface = surface_dice(*masks, case.spacing_mm, structure(organ).tolerance_mm)
+        found[organ] = Agreement(dice(*masks), surface)
+    return found
 
 
 def _held(case: Case, spacing_mm: Sequence[float], device: torch.device) -> ValidationCase:
@@ -79,4 +97,4 @@ def _held(case: Case, spacing_mm: Sequence[float], device: torch.device) -> Vali
     for name in case.known:
         truth, counted = (values[0, ORGANS.index(name)] > 0.5 for values in (sample.organs, sample.weights))
         organs[name] = (truth.cpu().numpy(), counted.cpu().numpy())
-    return ValidationCase(case.name, sample.image[0], organs)
+    return ValidationCase(case.name, sample.image[0], organs, spacing_mm)
