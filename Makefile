@@ -1,12 +1,12 @@
 # The two commands a new user needs: `make demo` shows the whole path, `make test` checks everything.
-# `make bench` compares it with its peers and writes docs/performance.md.
+# `make bench` compares it with its peers and writes docs/performance.md; `make model-card` measures the weights.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test bench lint types contracts sbom audit clean
+.PHONY: install demo test bench model-card lint types contracts sbom audit clean
 
 install: $(INSTALLED)
 
@@ -27,6 +27,17 @@ test: lint types contracts
 # make bench BENCH='contours metrics' measures only these.
 bench: install
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# Packs the public data anew, measures people and the weights on it, and writes docs/model-card.md.
+# In a folder of its own, so that no other cases are measured with these.
+DATA ?= ../shared/data
+MEASURED := runs/model-card
+model-card: install
+	$(BIN)/python -m training.prepare openkbp "$(DATA)/openkbp" tcia21 "$(DATA)/tcia21" --out $(MEASURED)/packs
+	$(BIN)/python -m training.human_baseline "$(DATA)/tcia-shapes"
+	$(BIN)/python -m training.clinical_baseline "$(DATA)/tcia21" --packs $(MEASURED)/packs
+	$(BIN)/python -m training.evaluate model/weights --packs $(MEASURED)/packs --out $(MEASURED) \
+		--card docs/model-card.md
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -19,14 +19,15 @@ from model.segmenter import Segmentation
 from model.structures import STRUCTURES
 from model.unet import UNet3D, UNetConfig
 from tests.band_bundle import write_band_bundle
+from tests.paths import REPOSITORY
 from training import evaluate
 from training.config import ORGANS
 from training.dataset import Case, Frame, bits, described, write_packs
 from training.evaluate import judge_case, over_the_image, score_case, with_every_output
-from training.evaluation_report import Judged, worst_and_median, write_report
+from training.evaluation_report import Judged, worst_and_median, write_card, write_report
 from training.figures import snapshot
 from training.goals import DICE_GOALS
-from training.model_card import accuracy, clinical_table, model_card
+from training.model_card import COMPARISONS, accuracy, clinical_table, model_card
 from training.scores import (
     Score,
     Statistic,
@@ -404,6 +405,21 @@ def test_card_names_the_weights_and_what_was_never_measured() -> None:
     text = model_card(about, summarise([one("Brain")]), human(0.9), [], {})
     assert "Cases whose patients were never trained on." in text
     assert "not known" not in text
+
+
+def test_the_card_links_the_pages_that_lie_beside_it(run: Path, tmp_path: Path) -> None:
+    """Those of oarlock's weights; beside a hospital's own card there are none, and none is promised."""
+    about = json.loads((run / "bundle" / "model.json").read_text())
+    summaries, boxes = from_table(about["card"]["accuracy"]), {}
+    (tmp_path / "nnunet.md").touch()
+
+    write_card(tmp_path / "card.md", about, summaries, run, boxes)
+
+    section = "## How it compares, and what decided its design\n\n- [nnunet.md](nnunet.md): nnU-Net"
+    assert section in (tmp_path / "card.md").read_text()
+    assert "ablations.md" not in (tmp_path / "card.md").read_text()
+    assert "How it compares" not in (run / "docs" / "card.md").read_text()
+    assert all((REPOSITORY / "docs" / page).exists() for page in COMPARISONS)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from rich.table import Table
 from model.bundle import write_description
 from training.figures import Snapshot, draw_boxes, draw_cases
 from training.goals import HUMAN_GROUPS
-from training.model_card import accuracy, model_card
+from training.model_card import COMPARISONS, accuracy, model_card
 from training.scores import (
     Score,
     Summary,
@@ -109,7 +109,8 @@ def write_card(
     for name in boxes.values():
         (figures / name).write_bytes((out / name).read_bytes())
     addresses = {group: f"figures/{name}" for group, name in boxes.items()}
-    text = model_card(about, summaries, read_baseline(), read_clinical_baseline(), addresses)
+    pages = [page for page in COMPARISONS if (card.parent / page).exists()]
+    text = model_card(about, summaries, read_baseline(), read_clinical_baseline(), addresses, pages)
     card.write_text(text, encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
 """The model card in Markdown: what the figures come from is written here, the figures are measured."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from model.structures import structure
@@ -55,6 +55,14 @@ BEFORE_USE = """\
 6. Have every contour reviewed before it is planned on, and write down how long corrections take.
 7. Repeat 2 and 5 after each change of scanner, protocol, weights or planning system.
 """
+
+COMPARISONS = {
+    "nnunet.md": "nnU-Net, trained on the same cases for the same time",
+    "ablations.md": "what loss, augmentation, mirror with swap, synthetic organs and a coarser grid are worth",
+    "ablations-size.md": "what size, a finer grid and the looks of other scanners are worth",
+    "weights.md": "what was tried for better weights, and what became of it",
+}
+"""Pages of the weights that come with oarlock, and what each says."""
 
 HUMAN_EXPLANATION = f"""\
 *human*: surface Dice of a second observer against the same kind of reference, on the scans of the last table.
@@ -201,6 +209,7 @@ def model_card(
     human: Mapping[str, Summary],
     clinical: Sequence[Summary],
     figures: Mapping[str, str],
+    pages: Collection[str] = (),
 ) -> str:
     """The card of a bundle; the baselines and figures as for `accuracy`.
 
@@ -208,6 +217,8 @@ def model_card(
     ----------
     about
         The bundle's `model.json`.
+    pages
+        Those of `COMPARISONS` that lie beside the card.
     """
     details = about["card"]
     measured = {row.organ for row in summaries if row.there}
@@ -246,6 +257,7 @@ def model_card(
         "",
         *clinical_table(clinical),
         "",
+        *_compared(pages),
         "## Limits",
         "",
         *_said(details, "limits"),
@@ -260,6 +272,12 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _compared(pages: Collection[str]) -> list[str]:
+    """Lines of a section; none where no page lies beside the card, as beside that of a hospital's own bundle."""
+    links = [f"- [{page}]({page}): {says}." for page, says in COMPARISONS.items() if page in pages]
+    return ["## How it compares, and what decided its design", "", *links, ""] if links else []
 
 
 def _said(details: Mapping[str, Any], key: str) -> list[str]:
