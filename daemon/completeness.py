@@ -177,7 +177,7 @@ class Completeness:
             return False
         judgement = judge(self._images(job), silent, self._evidence(job), self._config)
         if judgement.step is Step.WAIT:
-            if judgement.reason:
+            if judgement.reason not in ("", job.awaits):
                 self._queue.awaits(job.id, judgement.reason)
             return False
         return self._end(job, judgement)

@@ -2,13 +2,14 @@
 
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from daemon.completeness import Completeness
 from daemon.config import Series
 from daemon.errors import StorageFull
-from daemon.evidence import NOTHING
+from daemon.evidence import NOTHING, Evidence
 from daemon.jobs import JobState
 from tests.job_rows import Clock, image, queue_in
 
@@ -183,6 +184,23 @@ def test_a_series_that_cannot_be_judged_does_not_keep_others_waiting(bench):
 
     assert bench.state_after(second, seconds=QUIET) == JobState.QUEUED
     assert bench.queue.job(first).state == JobState.RECEIVING
+
+
+def test_what_a_series_waits_for_is_written_once_and_again_where_it_is_news(bench, monkeypatch):
+    job = bench.feed(2, 1)
+    awaits = Mock(wraps=bench.queue.awaits)
+    monkeypatch.setattr(bench.queue, "awaits", awaits)
+    expected = Evidence(3, "by its sender")
+    config = Series(quiet_seconds=QUIET)
+    bench.completeness = Completeness(bench.queue, config, bench.clock, None, lambda _: expected)
+
+    for _ in range(3):
+        bench.state_after(job, seconds=QUIET)
+    expected = Evidence(4, "by its sender")
+    bench.state_after(job, seconds=1)
+
+    told = [f"1 of {count} images (by its sender)" for count in (3, 4)]
+    assert [call.args for call in awaits.call_args_list] == [(job, what) for what in told]
 
 
 def test_a_full_disk_does_not_end_the_listener(bench, monkeypatch):
