@@ -61,18 +61,12 @@ def migrate(url: str) -> None:
     CannotStart
         The database was written by a newer version of the program, or its file is damaged.
     """
-    # Not above: who only looks at the table would wait for them as long as for everything else.
-    from alembic import command
-    from alembic.config import Config as AlembicConfig
-
     engine = sqlite_engine(url)
     try:
         _refuse_damage(engine, _file_of(url))
         with _alone(_file_of(url)), engine.execution_options(**{_BEGIN: "IMMEDIATE"}).begin() as connection:
-            _refuse_unknown_revision(connection)
-            settings = AlembicConfig(attributes={"connection": connection})
-            settings.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-            command.upgrade(settings, "head")
+            if _known_revision(connection) != head_revision():
+                _upgrade(connection)
     finally:
         engine.dispose()
 
@@ -199,7 +193,8 @@ def _refuse_damage(engine: Engine, file: Path) -> None:
         )
 
 
-def _refuse_unknown_revision(connection: Connection) -> None:
+def _known_revision(connection: Connection) -> str | None:
+    """Where the schema stands, None before the first migration; one of a newer version is refused."""
     raw = connection.connection.driver_connection
     assert raw is not None, "a connection in use has its driver's"
     found = revision_of(raw)
@@ -208,3 +203,14 @@ def _refuse_unknown_revision(connection: Connection) -> None:
             f"the job table was written by a newer oarlock: its schema is {found}, this version knows up to "
             f"{head_revision()}; install the newer version again or restore the database from before"
         )
+    return found
+
+
+def _upgrade(connection: Connection) -> None:
+    # Not above: a table that needs no upgrade would wait for them as long as for everything else.
+    from alembic import command
+    from alembic.config import Config as AlembicConfig
+
+    settings = AlembicConfig(attributes={"connection": connection})
+    settings.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    command.upgrade(settings, "head")

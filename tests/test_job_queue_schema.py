@@ -53,6 +53,19 @@ def test_migrating_twice_changes_nothing(tmp_path):
     assert schema_revision(url_in(tmp_path)) == head_revision()
 
 
+def test_a_table_at_the_latest_migration_is_opened_without_alembic(tmp_path):
+    """Loading it takes a good part of a listener's start."""
+    migrate(url_in(tmp_path))
+    program = f"""
+import sys
+from daemon.job_queue import migrate
+migrate({url_in(tmp_path)!r})
+sys.exit("alembic" in sys.modules)
+"""
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 def test_asking_for_the_revision_creates_no_database(tmp_path):
     assert schema_revision(url_in(tmp_path)) is None
     assert not list(tmp_path.iterdir())
