@@ -33,8 +33,7 @@ def outlines_on(
     for name, mask in masks.items():
         full = mask.full()  # one organ at a time: 21 of them would be gigabytes
         for section, outlines in zip(sections, layers, strict=True):
-            inside = section.sample(full, 0)
-            if inside.max(initial=0) > 0.5:
+            if section.reaches(mask) and (inside := section.sample(full, 0)).max(initial=0) > 0.5:
                 outlines[name] = inside
     return layers
 

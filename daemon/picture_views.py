@@ -81,6 +81,12 @@ class Section:
         upright = plane.T if transposed else plane
         return upright[:: -1 if flipped_down else 1, :: -1 if flipped_right else 1]
 
+    def reaches(self, mask: Mask) -> bool:
+        """Whether it cuts the box of a mask; where it does not, it shows nothing of it."""
+        slices, across = mask.box[0], mask.box[self.axis]
+        index = np.array([self.position]) if self.axis == 0 else self._lines()[slices]
+        return bool(((index >= across.start) & (index < across.stop)).any())
+
     @property
     def _directions(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Directions of the plane's two axes before it is turned."""
@@ -105,14 +111,10 @@ class Section:
     def _reformat(self, array: NDArray[np.generic], outside: float) -> NDArray[np.float64]:
         """The flat plane at `position`, whatever the shear and the gaps of the slices; (offset, in plane)."""
         grid = self.grid
-        across, along = (
-            (grid.column_direction, grid.row_direction)
-            if self.axis == 1
-            else (grid.row_direction, grid.column_direction)
-        )
-        across_mm, along_mm = grid.pixel_spacing_mm if self.axis == 1 else grid.pixel_spacing_mm[::-1]
+        along = self._directions[1]
+        along_mm = grid.pixel_spacing_mm[2 - self.axis]
         lines = np.moveaxis(array, self.axis, 1)  # (slices, across, along)
-        index = np.rint((self.position - grid.positions_mm @ across) / across_mm).astype(int)
+        index = self._lines()
         starts = grid.positions_mm @ along
         length = (lines.shape[2] - 1) * along_mm
         wanted = np.arange(starts.min(), starts.max() + length + REFORMAT_MM / 2, REFORMAT_MM)
@@ -121,6 +123,13 @@ class Section:
         for s in np.flatnonzero((index >= 0) & (index < lines.shape[1])):
             rows[s] = np.interp(wanted, starts[s] + steps, lines[s, index[s]], left=outside, right=outside)
         return _interpolated(rows, grid.offsets_mm)
+
+    def _lines(self) -> NDArray[np.int64]:
+        """(slices,) which row of each slice, or for axis 2 which column, lies nearest to an upright plane."""
+        grid = self.grid
+        across = grid.column_direction if self.axis == 1 else grid.row_direction
+        across_mm = grid.pixel_spacing_mm[self.axis - 1]
+        return np.rint((self.position - grid.positions_mm @ across) / across_mm).astype(int)
 
 
 def _interpolated(rows: NDArray[np.float64], offsets_mm: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from daemon.picture import draw
+from daemon.picture_panels import outlines_on
 from daemon.picture_views import REFORMAT_MM, Section, choose_sections, letter
 from model.geometry import Mask, SliceGrid
 from model.structures import STRUCTURES, structure
@@ -117,6 +118,31 @@ def test_organs_appear_on_their_side(kind):
     assert middle(coronal, masks["Brain"])[0] < 0.4
     assert middle(sagittal, masks["SpinalCord"])[0] > 0.55
     assert middle(sagittal, masks["SpinalCord"])[1] > middle(sagittal, masks["Brain"])[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_organ_is_outlined_on_every_section_that_shows_some_of_it(kind):
+    """Also a single voxel, beside the plane of an upright section or on it, whatever the shear of the slices."""
+    grid = grid_of(kind)
+    random = np.random.default_rng(1)
+    masks = {"nothing": Mask.from_full(np.zeros(grid.shape))}
+    for number in range(60):
+        low = random.integers(0, grid.shape)
+        box = tuple(slice(at, at + side) for at, side in zip(low, random.integers(1, 9, 3), strict=True))
+        full = np.zeros(grid.shape, dtype=bool)
+        full[box] = random.random(full[box].shape) > 0.4
+        masks[f"{number}"] = Mask.from_full(full)
+    sections = choose_sections(grid, masks, coronal_count=2)
+
+    found = outlines_on(sections, masks)
+
+    for section, outlines in zip(sections, found, strict=True):
+        insides = {name: section.sample(mask.full(), 0) for name, mask in masks.items()}
+        shown = [name for name, inside in insides.items() if inside.max() > 0.5]
+        assert list(outlines) == shown
+        assert 0 < len(shown) < len(masks)
+        for name in shown:
+            np.testing.assert_array_equal(outlines[name], insides[name])
 
 
 def test_axial_sections_run_from_head_to_feet_and_show_every_organ():
