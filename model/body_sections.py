@@ -73,7 +73,7 @@ def coarse_volume(hu: Volume, grid: SliceGrid) -> CoarseVolume | None:
     wanted = np.linspace(heights[0], heights[-1], count)
     nearest = np.abs(heights[:, None] - wanted).argmin(axis=0)
     row_step, column_step = (max(1, round(SAMPLING_MM / mm)) for mm in (row_mm, column_mm))
-    sampled = hu[nearest][:, ::row_step, ::column_step]
+    sampled = hu[:, ::row_step, ::column_step][nearest]
     body = _body(sampled)
     if body is None:
         return None
