@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from model.body_sections import body_sections, coarse_volume
 from model.bundle import DEFAULT_BUNDLE, Bundle
 from model.ct import CTVolume, find_series, read_series
 from model.errors import SeriesUnsuitable
@@ -105,8 +104,7 @@ def image_rows(volumes: list[CTVolume]) -> Iterator[str]:
 
 def shows_chest(volume: CTVolume) -> bool:
     """Whether the image reaches so far that its side is judged."""
-    coarse = coarse_volume(volume.hu, volume.grid)
-    sections = None if coarse is None else body_sections(coarse)
+    sections = volume.sections
     return sections is not None and average_sections().match(sections).bottom_mm <= MIRROR_BELOW_MM
 
 

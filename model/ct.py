@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, CTImageStorage, JPEGTransferSyntaxes, MediaStorageDirectoryStorage, RLELossless
 
+from model.body_sections import CoarseVolume, Sections, body_sections, coarse_volume
 from model.coded_frame import frame_size
 from model.dicom_file import read_after, read_header, require_bounded
 from model.errors import ReasonCode, SeriesUnsuitable
@@ -71,6 +73,16 @@ class CTVolume:
     sop_instance_uids: tuple[str, ...]
     header: Dataset
     remarks: tuple[str, ...] = ()
+
+    @cached_property
+    def coarse(self) -> CoarseVolume | None:
+        """The image at about 4 mm with the body in it; None where nothing is dense."""
+        return coarse_volume(self.hu, self.grid)
+
+    @cached_property
+    def sections(self) -> Sections | None:
+        """Sections of the body, 8 mm apart; None where it is shorter than two of them."""
+        return None if self.coarse is None else body_sections(self.coarse)
 
 
 def find_series(folder: Path) -> dict[str, list[Path]]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from model.body_sections import CoarseVolume, Sections, body_sections, coarse_volume
+from model.body_sections import CoarseVolume, Sections
 from model.ct import LOWEST_HU, CTVolume
 from model.findings import Finding, Severity
 from model.geometry import Mask, SliceGrid
@@ -71,14 +71,14 @@ def examine_image(volume: CTVolume) -> tuple[Finding, ...]:
 
     Left and right are judged only where the image reaches the chest: head and neck are too symmetrical.
     """
-    coarse = coarse_volume(volume.hu, volume.grid)
+    coarse = volume.coarse
     if coarse is None:
         return (_hold("no-body", "nothing denser than -400 HU was found; expected is a patient"),)
     return (
         *_hounsfield(coarse),
         *_metal(volume),
         *_field_of_view(coarse),
-        *_anatomy(body_sections(coarse)),
+        *_anatomy(volume.sections),
     )
 
 
@@ -151,8 +151,7 @@ def _covered(match: Match) -> str:
 def _levels_disagree(volume: CTVolume, masks: Mapping[str, Mask]) -> list[Finding]:
     """The brainstem's lower end, as found and as the image's likeness to the average places it."""
     brainstem = masks.get("Brainstem")
-    coarse = coarse_volume(volume.hu, volume.grid)
-    sections = None if coarse is None else body_sections(coarse)
+    sections = volume.sections
     if brainstem is None or brainstem.is_empty or sections is None or len(sections.hu) < FEWEST_SECTIONS:
         return []
     off = _lower_end_mm(brainstem, volume.grid) - average_sections().match(sections).zero_mm

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import SimpleITK as sitk
 from pydicom import Dataset
 from scipy import ndimage
 
-from model.body_sections import body_sections, coarse_volume
+from model.body_sections import coarse_volume
 from model.ct import CTVolume
 from model.findings import Finding, Severity, gravest
 from model.geometry import Mask, SliceGrid
@@ -239,6 +240,18 @@ def test_organs_in_their_places_are_no_news() -> None:
     assert examine_anatomy(*anatomy()) == ()
 
 
+def test_the_body_is_looked_for_once_by_all_who_judge_an_image(monkeypatch) -> None:
+    volume, masks = anatomy()
+    volume = replace(volume)
+    looking = Mock(wraps=coarse_volume)
+    monkeypatch.setattr("model.ct.coarse_volume", looking)
+
+    alone = examine_image(replace(volume)), examine_anatomy(replace(volume), masks)
+    looking.reset_mock()
+    assert (examine_image(volume), examine_anatomy(volume, masks)) == alone
+    assert looking.call_count == 1
+
+
 def test_none_of_the_core_organs_is_no_head_and_neck() -> None:
     """A lung alone does not make a head and neck, however well it was found."""
     volume, masks = anatomy()
@@ -320,8 +333,7 @@ def test_real_cases_pass_upright_and_are_held_turned() -> None:
 
         assert gravest(upright) is not Severity.HOLD, name
         assert all(gravest(found) is Severity.HOLD for found in turned), name
-        coarse = coarse_volume(volume.hu, volume.grid)
-        sections = None if coarse is None else body_sections(coarse)
+        sections = volume.sections
         assert sections is not None
         likeness = {way: average_sections().match(sections, way).similarity for way in WAYS}
         assert max(likeness, key=likeness.__getitem__) == AS_GIVEN, name

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from model.body_sections import LEVEL_MM, Sections, body_sections, coarse_volume
+from model.body_sections import LEVEL_MM, Sections
 from model.section_atlas import AVERAGE_SECTIONS, SectionAtlas, Values
 from model.structures import unqualified
 from training.dataset import Case, read_packs
@@ -26,9 +26,7 @@ FEWEST_PATIENTS = 8
 
 def sections_of(case: Case) -> Sections | None:
     """The sections of a case's image."""
-    volume = as_volume(case)
-    coarse = coarse_volume(volume.hu, volume.grid)
-    return None if coarse is None else body_sections(coarse)
+    return as_volume(case).sections
 
 
 def brainstem_end_mm(case: Case) -> float | None:
