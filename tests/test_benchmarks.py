@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from benchmarks import MODULES, page
+from benchmarks import MODULES, page, reception
 from benchmarks.record import Machine, Record
 from benchmarks.result import Curve, Goal, Limit, Point, Report, Row, Sample, Table, Unit
 from benchmarks.timer import take_turns
@@ -85,6 +85,15 @@ def test_a_row_without_a_peer_does_not_reach_a_ratio() -> None:
     row = Row("work", "much", Unit.SECONDS, Sample.of([2.0]), goal=Goal(ratio=1))
 
     assert row.reaches_goal is False
+
+
+@pytest.mark.parametrize(("one", "least"), [(150.0, 200.0), (250.0, 250.0)])
+def test_several_associations_must_be_no_slower_than_one_nor_than_one_should_be(
+    one: float, least: float
+) -> None:
+    goals = reception._goals({1: Sample.of([one]), 4: Sample.of([1.0])})
+
+    assert goals == {1: 200.0, 4: least}
 
 
 def curve(power: float, fixed: float = 0.0, ceiling: float | None = None) -> Curve:
