@@ -1,6 +1,6 @@
 """Run every benchmark in a process of its own, and write docs/performance.md from what they kept.
 
-python -m benchmarks                    all, about 25 minutes
+python -m benchmarks                    all, about 20 minutes
 python -m benchmarks contours metrics   only these; the page keeps the last figures of the others
 python -m benchmarks --page             only write the page
 """

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmarks import peers
 from benchmarks.result import Table
-from benchmarks.timer import take_turns, timed
+from benchmarks.timer import said_rounds, take_turns, timed
 from model.all_tiles import each_tile
 from model.arranged import Arranged
 from model.bundle import Bundle
@@ -45,7 +45,9 @@ def compared(bundle: Bundle, image: Tensor, rounds: int) -> Table | None:
         for name, run in engines.items()
     )
     return Table(
-        "OpenVINO: it would be an engine of ours if it won by 1.5 times with equal masks", COLUMNS, rows
+        f"OpenVINO: it would be an engine of ours if it won by 1.5 times with equal masks; {said_rounds(rounds)}",
+        COLUMNS,
+        rows,
     )
 
 

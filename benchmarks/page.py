@@ -21,7 +21,7 @@ OURS, PEER = "#1f6f8b", "#999999"
 INTRODUCTION = """# How fast it is
 
 Written by `make bench`; nothing on this page is typed by hand.
-Every figure is the median of several rounds, with the first and third quartile in brackets.
+A figure is the median of so many rounds as its line says, with the first and third quartile in brackets.
 Programs that are compared took turns on the same machine.
 Where they did not give equal results there would be no figures.
 A ratio over 1 means that oarlock is better by so many times.
@@ -87,8 +87,8 @@ def _section(record: Record) -> str:
     lines = [f"## {report.title}", "", *report.about, ""]
     if report.rows:
         lines += [
-            "| what | size | oarlock | beside | peer | unit | ratio | goal |",
-            "|---|---|---|---|---|---|---|---|",
+            "| what | size | oarlock | beside | peer | unit | rounds | ratio | goal |",
+            "|---|---|---|---|---|---|---|---|---|",
             *(_row(row) for row in report.rows),
             "",
             *(
@@ -100,8 +100,8 @@ def _section(record: Record) -> str:
         ]
     if report.curves:
         lines += [
-            "| cost | of | unit | at least work | at most work | slope | goal |",
-            "|---|---|---|---|---|---|---|",
+            "| cost | of | unit | at least work | at most work | rounds | slope | goal |",
+            "|---|---|---|---|---|---|---|---|",
             *(_curve(curve) for curve in report.curves),
             "",
             _plot(record.name, report.curves),
@@ -120,7 +120,8 @@ def _row(row: Row) -> str:
     if row.reaches_goal is False:
         goal = f"**{goal}**"
     peer = "" if row.peer is None else _sample(row.peer)
-    cells = (row.what, row.size, _sample(row.ours), row.peer_name, peer, row.unit, ratio, goal)
+    rounds = _rounds([row.ours] if row.peer is None else [row.ours, row.peer])
+    cells = (row.what, row.size, _sample(row.ours), row.peer_name, peer, row.unit, rounds, ratio, goal)
     return f"| {' | '.join(cells)} |"
 
 
@@ -135,8 +136,17 @@ def _goal(goal: Goal, unit: Unit) -> str:
 
 def _sample(sample: Sample) -> str:
     if sample.rounds == 1:
-        return f"{_number(sample.median)} (once)"
+        return _middle(sample)
     return f"{_number(sample.median)} ({_number(sample.low)} – {_number(sample.high)})"
+
+
+def _middle(sample: Sample) -> str:
+    return _number(sample.median) + (" (once)" if sample.rounds == 1 else "")
+
+
+def _rounds(samples: Sequence[Sample]) -> str:
+    """Of all samples of a line, each number once."""
+    return ", ".join(map(str, dict.fromkeys(each.rounds for each in samples)))
 
 
 def _number(value: float) -> str:
@@ -144,14 +154,14 @@ def _number(value: float) -> str:
 
 
 def _curve(curve: Curve) -> str:
-    ends = [
-        f"{_number(each.cost.median)} at {each.work:,.0f}" for each in (curve.points[0], curve.points[-1])
-    ]
+    ends = [f"{_middle(each.cost)} at {each.work:,.0f}" for each in (curve.points[0], curve.points[-1])]
+    rounds = _rounds([each.cost for each in curve.points])
     goal = f"slope ≤ {curve.steepest:g}"
     if curve.ceiling is not None:
         goal += f", ≤ {curve.ceiling:g} {curve.unit}"
     goal = goal if curve.reaches_goal else f"**{goal}**"
-    return f"| {curve.what} | {curve.work} | {curve.unit} | {' | '.join(ends)} | {curve.slope:.2f} | {goal} |"
+    cells = (curve.what, curve.work, curve.unit, *ends, rounds, f"{curve.slope:.2f}", goal)
+    return f"| {' | '.join(cells)} |"
 
 
 def _plot(name: str, curves: Sequence[Curve]) -> str:

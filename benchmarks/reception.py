@@ -29,7 +29,7 @@ from benchmarks.timer import Timed, take_turns
 
 COUNT, QUICK_COUNT, QUICK_SIDE = 200, 8, 64
 ASSOCIATIONS = (1, 4)
-ROUNDS = 3
+ROUNDS = 5
 LEAST_MB_PER_SECOND = 200.0
 RATIOS = {ORTHANC_SYNCED: 2.5, STORESCP_SYNCED: 1.0}
 DISK, THREE_SYNCS = "disk", "three syncs"

@@ -172,7 +172,7 @@ class Limit:
     Parameters
     ----------
     limit
-        Measured on the same machine, or computed; `source` says which and how.
+        Measured on the same machine, or computed; `source` says which and how, and in how many rounds.
     """
 
     what: str
@@ -189,7 +189,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Table:
-    """Anything else that was counted, such as time by stage."""
+    """Anything else that was counted, such as time by stage; its title tells the rounds behind its figures."""
 
     title: str
     columns: tuple[str, ...]

@@ -53,3 +53,8 @@ def take_turns(
             if number >= warm_up:
                 seconds[name].append(taken)
     return {name: Sample.of(values) for name, values in seconds.items()}
+
+
+def said_rounds(rounds: int) -> str:
+    """For the title of a table."""
+    return "once" if rounds == 1 else f"median of {rounds} rounds"

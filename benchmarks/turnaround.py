@@ -13,6 +13,7 @@ from rich.progress import track
 
 from benchmarks import record
 from benchmarks.result import Goal, Report, ResultsDifferError, Row, Sample, Table, Unit
+from benchmarks.timer import said_rounds
 from daemon.job_queue_looking import jobs, look_into
 from daemon.job_records import JobRecord
 from daemon.job_report import JobReport, read_report
@@ -155,7 +156,7 @@ def run(*, quick: bool) -> Report:
     whole = Sample.of([sum(each.values()) for each in counted])
     by_stage = {stage: Sample.of([each.get(stage, 0.0) for each in counted]) for stage in counted[0]}
     table = Table(
-        "From the last image to delivered, by stage",
+        f"From the last image to delivered, by stage: {said_rounds(len(counted))}",
         ("stage", "s", "share"),
         tuple(
             (stage, f"{took.median:.2f}", f"{took.median / whole.median:.0%}")

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from benchmarks import MODULES, page, reception
 from benchmarks.record import Machine, Record
 from benchmarks.result import Curve, Goal, Limit, Point, Report, Row, Sample, Table, Unit
-from benchmarks.timer import take_turns
+from benchmarks.timer import said_rounds, take_turns
 
 PRESENT = [name for name in MODULES if find_spec(f"benchmarks.{name}")]
 
@@ -50,6 +50,10 @@ def test_no_round_begins_after_enough_seconds() -> None:
 
     assert calls == ["a", "b"] * 2
     assert samples["a"].rounds == samples["b"].rounds == 1
+
+
+def test_the_title_of_a_table_tells_its_rounds() -> None:
+    assert [said_rounds(1), said_rounds(3)] == ["once", "median of 3 rounds"]
 
 
 @pytest.mark.parametrize(
@@ -182,9 +186,10 @@ def test_a_record_survives_json() -> None:
 def test_the_page_holds_every_figure_and_marks_missed_goals(written) -> None:
     text = written(a_record("metrics"))
 
-    assert "| good | 1 × 2 | 1.5 (1.25 – 1.75) | peer | 9 (once) | s | 6.00 × | ≥ 2 × |" in text
+    assert "| good | 1 × 2 | 1.5 (1.25 – 1.75) | peer | 9 (once) | s | 2, 1 | 6.00 × | ≥ 2 × |" in text
     assert "- good, 1 × 2, peer: is said" in text
-    assert "| bad | 1 | 1 (once) |  |  | MB/s |  | **≥ 1234 MB/s** |" in text
+    assert "| bad | 1 | 1 (once) |  |  | MB/s | 1 |  | **≥ 1234 MB/s** |" in text
+    assert "| 1 (once) at 1 | 100000 (once) at 100,000 | 1 | 1.00 | slope ≤ 1 |" in text
     assert "| 2.00 | **slope ≤ 1** |" in text
     assert "| disk | 100 | 400 | MB/s | 25% | dd |" in text
     assert "| load | 1.0 |" in text
