@@ -17,10 +17,12 @@ from tests.command import started, write_config
 from tests.conditions import accepts_tcp, free_port, wait_until
 from tests.peers import ended, orthanc, storescp
 
-OURS = "oarlock"
+OURS, OUR_AE_TITLE = "oarlock", "OARLOCK"
 STORESCP, STORESCP_SYNCED = "storescp", "storescp, then fsync"
 ORTHANC, ORTHANC_SYNCED = "Orthanc without sync", "Orthanc with sync"
 PYNETDICOM = "pynetdicom storescp"
+
+_OF_ALL_JOBS = "*/images/*.dcm"
 
 Stored = Mapping[str, bytes]
 """Pixel Data by SOP Instance UID."""
@@ -48,18 +50,40 @@ Start = Callable[[Path], AbstractContextManager[Receiver]]
 """Starts one, with its files in a new folder."""
 
 
+@dataclass(frozen=True)
+class Listener:
+    """Our listener as a process of its own, with its files under `root`."""
+
+    port: int
+    process_id: int
+    root: Path
+
+    @property
+    def images(self) -> int:
+        """How many it has stored."""
+        return sum(1 for _ in self.root.glob(f"jobs/{_OF_ALL_JOBS}"))
+
+
 @contextmanager
-def ours(root: Path) -> Iterator[Receiver]:
+def listener(root: Path, max_associations: int = 20) -> Iterator[Listener]:
     """The listener as it is installed, with its job table in SQLite; every series is let wait for more."""
-    root.mkdir()
+    root.mkdir(parents=True)
     port = free_port()
     write_config(root, "\n[series]\nquiet_seconds = 600\n\n[[peers]]\nae_title = '*'\n")
     config = root / "oarlock.toml"
-    config.write_text(config.read_text(encoding="utf-8").replace("port = 0", f"port = {port}"), "utf-8")
+    node = f"port = {port}\nmax_associations = {max_associations}"
+    config.write_text(config.read_text(encoding="utf-8").replace("port = 0", node), "utf-8")
     process = started("listen", "--config", config, log=root / "log")
     with ended(process):
         wait_until(lambda: process.poll() is not None or accepts_tcp(port), "the listener to listen")
-        yield Receiver(port, "OARLOCK", _files(root / "jobs", "*/images/*.dcm"))
+        yield Listener(port, process.pid, root)
+
+
+@contextmanager
+def ours(root: Path) -> Iterator[Receiver]:
+    """Our listener, to be compared with others."""
+    with listener(root) as own:
+        yield Receiver(own.port, OUR_AE_TITLE, _files(root / "jobs", _OF_ALL_JOBS))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -61,13 +62,32 @@ destinations = ["tps"]
 """
 
 
+@dataclass(frozen=True)
+class Node:
+    """A listener and a worker that has loaded its model, as processes of their own."""
+
+    port: int
+    worker_id: int
+    spool: Path
+
+    @property
+    def url(self) -> str:
+        """Of the job table."""
+        return f"sqlite:///{self.spool}/oarlock.db"
+
+    def newest(self) -> JobRecord:
+        """The job of the series sent last."""
+        with look_into(self.url) as table:
+            return jobs(table, None, 1)[0]
+
+
 @contextmanager
-def node(folder: Path, destination_port: int, threads: int) -> Iterator[tuple[int, str]]:
-    """A listener and a worker that has loaded its model: the listener's port and the job table's URL."""
+def running_node(folder: Path, destination_port: int, threads: int) -> Iterator[Node]:
+    """Start a node that sends to a port of the loopback, with so many threads, or all cores where that is 0."""
     port, config = free_port(), folder / "oarlock.toml"
     text = CONFIG.format(
         port=port,
-        root=folder / "spool",
+        root=(spool := folder / "spool"),
         quiet=QUIET_SECONDS,
         threads=threads,
         destination_port=destination_port,
@@ -82,21 +102,16 @@ def node(folder: Path, destination_port: int, threads: int) -> Iterator[tuple[in
                 "the worker",
                 PATIENCE_SECONDS,
             )
-            yield port, f"sqlite:///{folder}/spool/oarlock.db"
+            yield Node(port, worker.pid, spool)
 
 
-def _newest(url: str) -> JobRecord:
-    with look_into(url) as table:
-        return jobs(table, None, 1)[0]
-
-
-def turn(port: int, url: str, peer: ReceivingPeer, images: Sequence[Path]) -> JobReport:
+def turn(node: Node, peer: ReceivingPeer, images: Sequence[Path]) -> JobReport:
     """Send one series and wait for its structure set; what arrived must be what the job table says."""
-    statuses = send(images, port=port, calling="SCANNER")
+    statuses = send(images, port=node.port, calling="SCANNER")
     if any(statuses):
         raise ResultsDifferError(f"images were refused: {statuses}")
-    wait_until(lambda: _newest(url).state not in RUNNING, "the structure set", PATIENCE_SECONDS)
-    with look_into(url) as table:
+    wait_until(lambda: node.newest().state not in RUNNING, "the structure set", PATIENCE_SECONDS)
+    with look_into(node.url) as table:
         report = read_report(table, jobs(table, None, 1)[0].id)
     if report.job.state is not JobState.DELIVERED:
         raise ResultsDifferError(f"the job ended as {report.job.state}: {report.job.reason}")
@@ -149,9 +164,9 @@ def run(*, quick: bool) -> Report:
             write_average_series(Path(root) / f"ct{seed}", slices, 0.3 if quick else 1.0, seed=seed)
             for seed in rounds
         ]
-        with node(Path(root), peer.port, threads) as (port, url):
+        with running_node(Path(root), peer.port, threads) as node:
             said = track(series, "turnaround", console=Console(stderr=True), transient=True)
-            reports = [turn(port, url, peer, images) for images in said]
+            reports = [turn(node, peer, images) for images in said]
     counted = [seconds_by_stage(each) for each in (reports if quick else reports[1:])]
     whole = Sample.of([sum(each.values()) for each in counted])
     by_stage = {stage: Sample.of([each.get(stage, 0.0) for each in counted]) for stage in counted[0]}
