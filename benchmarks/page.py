@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from benchmarks import MODULES
 from benchmarks.record import Machine, Record
-from benchmarks.result import Curve, Goal, Limit, Row, Sample, Table, Unit
+from benchmarks.result import SLOPE_TOLERANCE, Curve, Goal, Limit, Row, Sample, Table, Unit
 
 PAGE = Path("docs/performance.md")
 FIGURES = Path("docs/figures")
@@ -27,6 +27,9 @@ Where they did not give equal results there would be no figures.
 A ratio over 1 means that oarlock is better by so many times.
 **Bold** marks a goal that is not reached.
 """
+
+SLOPES = f"""The slope is that of the upper half of the points: 0 is no growth, 1 is in proportion.
+A slope that exceeds its goal by {SLOPE_TOLERANCE:g} or less is taken for noise, and the goal for reached."""
 
 REPEAT = """## How to repeat it
 
@@ -103,6 +106,8 @@ def _section(record: Record) -> str:
             "| cost | of | unit | at least work | at most work | rounds | slope | goal |",
             "|---|---|---|---|---|---|---|---|",
             *(_curve(curve) for curve in report.curves),
+            "",
+            SLOPES,
             "",
             _plot(record.name, report.curves),
             "",

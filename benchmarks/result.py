@@ -12,6 +12,9 @@ from math import log
 
 import numpy as np
 
+SLOPE_TOLERANCE = 0.1
+"""What a slope may exceed its goal by, for noise."""
+
 
 class ResultsDifferError(AssertionError):
     """Ours and a peer's results are not equal, so their times are no comparison."""
@@ -160,9 +163,11 @@ class Curve:
 
     @property
     def reaches_goal(self) -> bool:
-        """Whether it stays under its ceiling and is no steeper than allowed, with a tenth for noise."""
+        """Whether it stays under its ceiling and is no steeper than allowed, but for `SLOPE_TOLERANCE`."""
         highest = max(each.cost.median for each in self.points)
-        return self.slope <= self.steepest + 0.1 and (self.ceiling is None or highest <= self.ceiling)
+        return self.slope <= self.steepest + SLOPE_TOLERANCE and (
+            self.ceiling is None or highest <= self.ceiling
+        )
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """Cost against work: rows, studies that wait, slices, organs, associations. Nothing may be worse than linear."""
 
 import os
-import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +13,10 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks import record
+from benchmarks.bulk_sender import images, send
 from benchmarks.contour_readers import IDENTITY, MODEL
 from benchmarks.job_table import LONG_AGO, NOW, JobTable
+from benchmarks.receivers import OUR_AE_TITLE, Listener, listener
 from benchmarks.result import Curve, Point, Report, ResultsDifferError, Sample, Unit
 from daemon.jobs import JobState
 from daemon.result_header import encode
@@ -25,9 +25,8 @@ from daemon.structure_template import ROI, apply_template, template_of
 from model.contours import fill, trace_all
 from model.ct import CTVolume, read_series
 from model.geometry import Mask, SliceGrid
-from tests.instances import ct_dataset, ct_instance
+from tests.instances import ct_dataset
 from tests.job_rows import image
-from tests.nodes import receiving_node
 from tests.phantom import make_grid, write_ct
 
 ROWS = (1_000, 10_000, 100_000, 1_000_000)
@@ -35,6 +34,8 @@ WAITING = (1, 10, 100, 1_000, 10_000)
 SLICES = (50, 100, 200, 500, 1_000, 2_000)
 ORGANS = (1, 3, 10, 21, 50, 117)
 ASSOCIATIONS = (1, 5, 20, 50, 100, 200)
+IMAGE_SIDE = 64
+UID = "1.2.826.0.1.3680043.10.1.9"
 CALLS, ROUNDS = 21, 3
 CLAIM_MS = 2.0
 
@@ -50,20 +51,19 @@ def run(*, quick: bool) -> Report:
             *by_waiting(root / "waiting", WAITING[few], calls),
             *by_slices(root / "slices", SLICES[few], rounds),
             by_organs(ORGANS[few], rounds),
+            by_associations(root / "associations", ASSOCIATIONS[few], rounds),
         ]
-        if shutil.which("storescu"):
-            curves.append(by_associations(root / "associations", ASSOCIATIONS[few], 1))
     return Report(
         title="Cost against work",
         about=(
             "A call of the job table is one durable transaction, its sync to the disk included.",
             "Rows are purged jobs with an image, six events and a delivery each; 30 more jobs are under way.",
             "Slices are of 64 × 64 pixels, so that it is the number that costs and not the pixels.",
-            "The slope is that of the upper half of the points: 0 is no growth, 1 is in proportion.",
+            f"A listener in its own process takes an image of {IMAGE_SIDE} × {IMAGE_SIDE} pixels from each association.",
+            "All associations stand before the clock starts, at the first C-STORE request, until the last response.",
             "Found and mended on the way: a claim of a delivery compared every pending one with every other.",
         ),
         curves=tuple(curves),
-        unmeasured=() if shutil.which("storescu") else ("Associations: DCMTK is not installed.",),
     )
 
 
@@ -216,32 +216,21 @@ def _tube(grid: SliceGrid) -> Mask:
 
 
 def by_associations(folder: Path, sizes: Sequence[int], rounds: int) -> Curve:
-    """So many DCMTK senders at once, each with one image of its own series, from start to the last one's end."""
+    """So many associations, all open; each sends one image of its own series, all at once."""
     points = []
     for size in track(sizes, "scale: associations", console=Console(stderr=True), transient=True):
-        seconds = []
-        for number in range(rounds):
-            root = folder / f"{size}-{number}"
-            with receiving_node(root, node={"max_associations": max(sizes)}) as node:
-                files = [ct_instance(f"1.2.{number}.{each}").write(root) for each in range(1, size + 1)]
-                started = time.perf_counter()
-                _send_at_once(node.port, files)
-                seconds.append(time.perf_counter() - started)
-                stored = len(node.queue.receiving_jobs())
-                if stored != size:
-                    raise ResultsDifferError(f"{stored} of {size} series arrived")
-        points.append(Point(size, Sample.of(seconds)))
-    return Curve("an image each, received", "senders at once", Unit.SECONDS, tuple(points))
+        with listener(folder / str(size), max_associations=max(sizes)) as own:
+            seconds = [_sent_at_once(own, f"{UID}.{size}.{number}", size) for number in range(rounds + 1)]
+            if own.images != size * (rounds + 1):
+                raise ResultsDifferError(f"{own.images} of {size * (rounds + 1)} images were stored")
+        points.append(Point(size, Sample.of(seconds[1:])))
+    return Curve("an image each, received", "associations at once", Unit.SECONDS, tuple(points))
 
 
-def _send_at_once(port: int, files: Sequence[Path]) -> None:
-    # Without it DCMTK waits for acknowledgements that come late.
-    environment = {**os.environ, "TCP_NODELAY": "1"}
-    command = ("storescu", "-aec", "OARLOCK", "127.0.0.1", str(port))
-    senders = [subprocess.Popen([*command, file], env=environment) for file in files]
-    answers = [sender.wait() for sender in senders]
-    if any(answers):
-        raise ResultsDifferError("an image was not stored")
+def _sent_at_once(own: Listener, root: str, associations: int) -> float:
+    series = [images(f"{root}.{number}", 1, IMAGE_SIDE) for number in range(associations)]
+    os.sync()
+    return send(own.port, OUR_AE_TITLE, series)
 
 
 def _timed(call: Callable[[], object], rounds: int, undo: Callable[[], object] = lambda: None) -> Sample:

@@ -112,6 +112,12 @@ def test_the_slope_is_the_exponent_of_the_cost(power: float) -> None:
     assert curve(power).reaches_goal is (power <= 1)
 
 
+@pytest.mark.parametrize(("power", "reaches"), [(1.09, True), (1.11, False)])
+def test_a_slope_may_exceed_its_goal_by_what_the_page_says(power: float, *, reaches: bool) -> None:
+    assert curve(power).reaches_goal is reaches
+    assert "exceeds its goal by 0.1 or less" in page.SLOPES
+
+
 def test_a_fixed_cost_does_not_hide_a_steep_slope() -> None:
     assert curve(2.0, fixed=1e4).slope == pytest.approx(2.0, abs=0.05)
 
@@ -190,6 +196,7 @@ def test_the_page_holds_every_figure_and_marks_missed_goals(written) -> None:
     assert "- good, 1 × 2, peer: is said" in text
     assert "| bad | 1 | 1 (once) |  |  | MB/s | 1 |  | **≥ 1234 MB/s** |" in text
     assert "| 1 (once) at 1 | 100000 (once) at 100,000 | 1 | 1.00 | slope ≤ 1 |" in text
+    assert page.SLOPES in text
     assert "| 2.00 | **slope ≤ 1** |" in text
     assert "| disk | 100 | 400 | MB/s | 25% | dd |" in text
     assert "| load | 1.0 |" in text
