@@ -194,6 +194,8 @@ def run(*, quick: bool) -> Report:
             "Contours of oarlock are smooth lines, as they are sent; those of peers follow the voxels.",
             f"*{TRACING}*: the series has been read.",
             f"*{WHOLE}*: headers of all slices too, and writing without syncing.",
+            "rt-utils and platipy write once untimed in the same process before they are timed, as oarlock does.",
+            "plastimatch is a program of its own and starts anew each time, as it does for its users.",
             "Peers get masks as whole volumes, oarlock cropped to their organs, as its segmenter gives them.",
             "What cropping would take has a row of its own.",
             "So has the check that reads the file again and compares it with the masks, as no peer has one.",
