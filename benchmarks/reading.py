@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -25,26 +26,52 @@ QUICK_SLICES = 12
 OURS = "oarlock"
 SYNTAXES = {"uncompressed": ExplicitVRLittleEndian, "JPEG Lossless": JPEGLosslessSV1}
 
-Reader = Callable[[Path], NDArray[np.generic]]
+PLACES_MM = 1e-3
 
 
-def ours(folder: Path) -> NDArray[np.int16]:
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Values (slices, rows, columns), and the patient's place of any voxel.
+
+    Parameters
+    ----------
+    place_mm
+        (3,) LPS of a slice, row and column.
+    """
+
+    values: NDArray[np.generic]
+    place_mm: Callable[[int, int, int], NDArray[np.float64]]
+
+    def corners_mm(self) -> NDArray[np.float64]:
+        """(slices, 3, 3): of every slice the first voxel, the last of its first row, the first of its last row."""
+        slices, rows, columns = self.values.shape
+        corners = ((0, 0), (0, columns - 1), (rows - 1, 0))
+        return np.array([[self.place_mm(k, *corner) for corner in corners] for k in range(slices)])
+
+
+Reader = Callable[[Path], Volume]
+
+
+def ours(folder: Path) -> Volume:
     """With every check of a series."""
-    return read_series(list(folder.iterdir())).hu
+    volume = read_series(list(folder.iterdir()))
+    return Volume(volume.hu, lambda k, y, x: volume.grid.to_patient(k, [(y, x)])[0])
 
 
-def simpleitk(folder: Path) -> NDArray[np.generic]:
+def simpleitk(folder: Path) -> Volume:
     """Sort by GDCM, read by ITK."""
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder)))
-    return np.asarray(sitk.GetArrayFromImage(reader.Execute()))
+    image = reader.Execute()
+    values = sitk.GetArrayFromImage(image)
+    return Volume(values, lambda k, y, x: np.array(image.TransformIndexToPhysicalPoint((x, y, k))))
 
 
-def by_highdicom(folder: Path) -> NDArray[np.generic]:
+def by_highdicom(folder: Path) -> Volume:
     """Read by pydicom, sorted and rescaled by highdicom."""
     datasets = [dcmread(path) for path in folder.iterdir()]
     volume = highdicom.get_volume_from_series(datasets, dtype=np.float32)
-    return np.asarray(volume.array)
+    return Volume(volume.array, lambda k, y, x: volume.map_indices_to_reference(np.array([[k, y, x]]))[0])
 
 
 PEERS: dict[str, Reader] = {"SimpleITK": simpleitk, "highdicom": by_highdicom}
@@ -85,15 +112,20 @@ def run(*, quick: bool) -> Report:
     about = (
         "From a series' files, in no order, to one sorted array in Hounsfield units; files are in the cache.",
         "Ours reads every header, makes all checks of a series and judges the values; neither peer does.",
-        "All three give the same values at the same places.",
+        f"All three give the same values, and the corners of every slice at the same places to {PLACES_MM:g} mm.",
     )
     versions = tuple(f"{name} {version(name)}" for name in ("SimpleITK", "highdicom", "pydicom"))
     return Report("Reading", about, tuple(rows), versions=versions)
 
 
-def _require_equal(peer: str, own: NDArray[np.int16], other: NDArray[np.generic]) -> None:
-    """The same slices, by whichever end they begin."""
-    if not any(np.array_equal(own, way) for way in (other, other[::-1])):
+def _require_equal(peer: str, own: Volume, other: Volume) -> None:
+    """The same slices at the same places, by whichever end they begin."""
+    ours_mm, theirs_mm = own.corners_mm(), other.corners_mm()
+    if not any(
+        np.array_equal(own.values, other.values[::step])
+        and np.allclose(ours_mm, theirs_mm[::step], rtol=0, atol=PLACES_MM)
+        for step in (1, -1)
+    ):
         raise ResultsDifferError(f"the volume differs from that of {peer}")
 
 

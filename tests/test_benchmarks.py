@@ -6,12 +6,24 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from benchmarks import MODULES, page, reception
+from benchmarks import MODULES, page, reading, reception
 from benchmarks.record import Machine, Record
-from benchmarks.result import Curve, Goal, Limit, Point, Report, Row, Sample, Table, Unit
+from benchmarks.result import (
+    Curve,
+    Goal,
+    Limit,
+    Point,
+    Report,
+    ResultsDifferError,
+    Row,
+    Sample,
+    Table,
+    Unit,
+)
 from benchmarks.timer import said_rounds, take_turns
 
 PRESENT = [name for name in MODULES if find_spec(f"benchmarks.{name}")]
@@ -98,6 +110,31 @@ def test_several_associations_must_be_no_slower_than_one_nor_than_one_should_be(
     goals = reception._goals({1: Sample.of([one]), 4: Sample.of([1.0])})
 
     assert goals == {1: 200.0, 4: least}
+
+
+def a_volume(*heights_mm: float) -> reading.Volume:
+    """A slice of 2 × 2 voxels at every height, each of another value."""
+    values = np.arange(4 * len(heights_mm)).reshape(-1, 2, 2)
+    return reading.Volume(values, lambda k, y, x: np.array([x, y, heights_mm[k]], dtype=float))
+
+
+def test_a_series_read_from_its_other_end_is_equal_where_its_places_go_with_it() -> None:
+    volume, turned = a_volume(0, 1, 3), a_volume(3, 1, 0)
+    turned = dataclasses.replace(turned, values=turned.values[::-1])
+
+    reading._require_equal("a peer", volume, turned)
+
+
+@pytest.mark.parametrize("heights_mm", [(0, 1, 3.1), (3, 1, 0), (1, 2, 4)])
+def test_equal_values_at_other_places_are_no_equal_volume(heights_mm: tuple[float, ...]) -> None:
+    with pytest.raises(ResultsDifferError):
+        reading._require_equal("a peer", a_volume(0, 1, 3), a_volume(*heights_mm))
+
+
+def test_equal_values_in_a_turned_order_are_no_equal_volume() -> None:
+    volume = a_volume(0, 1, 3)
+    with pytest.raises(ResultsDifferError):
+        reading._require_equal("a peer", volume, dataclasses.replace(volume, values=volume.values[::-1]))
 
 
 def curve(power: float, fixed: float = 0.0, ceiling: float | None = None) -> Curve:
