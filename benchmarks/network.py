@@ -9,6 +9,7 @@ from pydicom import Dataset
 from torch import Tensor
 
 from benchmarks import network_engines, peers, record
+from benchmarks.mask_agreement import LEAST_DICE, dice, is_equal
 from benchmarks.peak_memory import with_peak_mb
 from benchmarks.processor_limit import SIDE, TRIES, limit_seconds, operations_by_precision, peak_flops
 from benchmarks.result import Goal, Limit, Report, ResultsDifferError, Row, Sample, Table, Unit
@@ -23,7 +24,6 @@ from tests.anatomy import average_anatomy
 
 ROUNDS = 3
 ENOUGH_SECONDS = 150.0
-LEAST_DICE = 0.999
 MB = 1e6
 PEER = "nnU-Net v2"
 USED, EXACT, AS_SHIPPED = "oarlock", "oarlock, float32", "oarlock, tiles that overlap by 0.4"
@@ -99,12 +99,6 @@ def nnunet(bundle: Bundle, image: Tensor, *, mirroring: bool = False) -> Tensor:
     with torch.inference_mode():
         logits = predictor.predict_sliding_window_return_logits(image)
     return logits[: len(bundle.structure_names)] > 0
-
-
-def dice(a: Tensor, b: Tensor) -> float:
-    """Of two masks; 1 where both are empty."""
-    total = int(a.sum() + b.sum())
-    return 2 * int((a & b).sum()) / total if total else 1.0
 
 
 def run(*, quick: bool) -> Report:
@@ -188,7 +182,7 @@ def _compared(bundle: Bundle, programs: Mapping[str, Program]) -> Table:
     for name, a, b, c in zip(bundle.structure_names, theirs, used, exact, strict=True):
         different = int((a != b).sum())
         counts = (int(a.sum()), different, int((a != c).sum()))
-        mark = "**" if dice(a, b) < LEAST_DICE and different > 1 else ""
+        mark = "" if is_equal(a, b) else "**"
         rows.append((name, *map(str, counts), f"{mark}{dice(a, b):.5f}{mark}"))
     columns = ("organ", "voxels by nnU-Net", "different", "different, all in float32", "Dice")
     return Table(f"Masks beside nnU-Net's: Dice of all voxels {dice(theirs, used):.5f}", columns, tuple(rows))

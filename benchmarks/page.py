@@ -209,7 +209,8 @@ def _saved(figure: plt.Figure, name: str, said: str) -> str:
 
 def _table(table: Table) -> list[str]:
     head = [f"### {table.title}", "", f"| {' | '.join(table.columns)} |", "|---" * len(table.columns) + "|"]
-    return [*head, *(f"| {' | '.join(row)} |" for row in table.rows), ""]
+    rows = (f"| {' | '.join(row)} |" for row in table.rows)
+    return [*head, *rows, "", *table.verdict, *([""] if table.verdict else [])]
 
 
 def _limits(records: Sequence[Record]) -> str:

@@ -194,11 +194,20 @@ class Limit:
 
 @dataclass(frozen=True)
 class Table:
-    """Anything else that was counted, such as time by stage; its title tells the rounds behind its figures."""
+    """Anything else that was counted, such as time by stage.
+
+    Parameters
+    ----------
+    title
+        Tells the rounds behind its figures too.
+    verdict
+        Sentences: what follows from it.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    verdict: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pydantic import TypeAdapter
 
-from benchmarks import MODULES, page, reading, reception
+from benchmarks import MODULES, network_engines, page, reading, reception
 from benchmarks.record import Machine, Record
 from benchmarks.result import (
     Curve,
@@ -112,6 +113,39 @@ def test_several_associations_must_be_no_slower_than_one_nor_than_one_should_be(
     assert goals == {1: 200.0, 4: least}
 
 
+def voxels(*is_set: int) -> torch.Tensor:
+    """(10000,) of one organ."""
+    mask = torch.zeros(10000, dtype=torch.bool)
+    mask[list(is_set)] = True
+    return mask
+
+
+BIG, SMALL = voxels(*range(9000)), voxels(1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "found", "said"),
+    [
+        (1.5, [BIG, SMALL], "would be one"),
+        (1.4, [BIG, SMALL], "is none"),
+        (1.5, [voxels(*range(9001)), voxels(1, 2)], "would be one"),
+        (
+            1.5,
+            [BIG, voxels(1)],
+            "is none: it is 1.50 times as fast, its Dice is 0.99989, organs whose masks are not equal: 1.",
+        ),
+        (1.5, [voxels(*range(9100)), SMALL], "organs whose masks are not equal: 1."),
+    ],
+    ids=("equal", "too slow", "all but a voxel", "a small organ", "a large organ"),
+)
+def test_an_engine_must_win_with_masks_that_are_equal_organ_by_organ(
+    ratio: float, found: list[torch.Tensor], said: str
+) -> None:
+    tried = network_engines.Tried(("an engine", "float32"), 0.1, ratio, [BIG, SMALL], found)
+
+    assert said in tried.verdict
+
+
 def a_volume(*heights_mm: float) -> reading.Volume:
     """A slice of 2 × 2 voxels at every height, each of another value."""
     values = np.arange(4 * len(heights_mm)).reshape(-1, 2, 2)
@@ -191,7 +225,7 @@ def a_record(name: str, commit: str = "abc1234") -> Record:
         rows,
         (curve(1.0), curve(2.0)),
         (Limit("disk", Unit.MB_PER_SECOND, 100.0, 400.0, "dd"),),
-        (Table("Stages", ("stage", "s"), (("load", "1.0"),)),),
+        (Table("Stages", ("stage", "s"), (("load", "1.0"),), ("Loading is quick.",)),),
         ("No second machine was at hand.",),
         ("peer 1.0",),
     )
@@ -236,7 +270,7 @@ def test_the_page_holds_every_figure_and_marks_missed_goals(written) -> None:
     assert page.SLOPES in text
     assert "| 2.00 | **slope ≤ 1** |" in text
     assert "| disk | 100 | 400 | MB/s | 25% | dd |" in text
-    assert "| load | 1.0 |" in text
+    assert "| load | 1.0 |\n\nLoading is quick.\n" in text
     assert "no GPU" in text
     assert "No second machine was at hand." in text
     for name in ("performance-ratios", "performance-metrics"):
