@@ -115,9 +115,7 @@ class Tried:
         reasons = [
             f"it is {self.ratio:.2f} times as fast",
             f"its Dice is {self.dice:.5f}",
-            f"the masks of {self.unequal} organs are not equal"
-            if self.unequal
-            else "no organ differs by more",
+            f"organs whose masks are not equal: {self.unequal}",
         ]
         said = "would be one" if self.ratio >= WINS and is_equal_all else "is none"
         return f"{' in '.join(self.name)} {said}: {', '.join(reasons)}."
