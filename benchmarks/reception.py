@@ -24,7 +24,7 @@ from benchmarks.receivers import (
     all_present,
     sync_folder,
 )
-from benchmarks.result import Goal, Report, ResultsDifferError, Row, Sample, Unit
+from benchmarks.result import Goal, Limit, Report, ResultsDifferError, Row, Sample, Unit
 from benchmarks.timer import Timed, take_turns
 
 COUNT, QUICK_COUNT, QUICK_SIDE = 200, 8, 64
@@ -33,6 +33,7 @@ ROUNDS = 5
 LEAST_MB_PER_SECOND = 200.0
 RATIOS = {ORTHANC_SYNCED: 2.5, STORESCP_SYNCED: 1.0}
 TWO_SYNCS, THREE_SYNCS = "a bare loop, file and folder synced", "a bare loop in our order"
+DISK = "the disk"
 LOG_BYTES = 4 * 4120
 """What SQLite appends to its journal for the row of one image: four pages with their headers."""
 NOTES = {
@@ -75,6 +76,7 @@ def run(*, quick: bool) -> Report:
         "Reception",
         ABOUT,
         tuple(row for each in ASSOCIATIONS for row in _rows(rates[each], each, count, goals[each])),
+        limits=tuple(_limit(rates[each], each) for each in ASSOCIATIONS),
         unmeasured=(
             "A network between two machines: none was at hand.",
             *(f"{name}: it is not installed." for name in missing),
@@ -113,6 +115,7 @@ def _rates(
     programs[THREE_SYNCS] = _turns(
         sent, lambda series: _written(disk / "arriving", series, _linked_and_logged)
     )
+    programs[DISK] = _turns(sent, lambda series: _appended(disk / "all", series))
     seconds = take_turns(
         programs, 1 if quick else ROUNDS, f"reception, {associations} at once", warm_up=not quick
     )
@@ -168,6 +171,20 @@ def _written(folder: Path, series: Series, finish: Callable[[Path], None]) -> fl
         return time.perf_counter() - started
 
 
+def _appended(file: Path, series: Series) -> float:
+    """Seconds that all images take one behind another in one file, synced once."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    started = time.perf_counter()
+    for own in series:
+        for image in own:
+            os.write(descriptor, image.dataset_bytes)
+    os.fsync(descriptor)
+    seconds = time.perf_counter() - started
+    os.close(descriptor)
+    return seconds
+
+
 def _linked_and_logged(path: Path) -> None:
     named = path.parent / "named"
     named.mkdir(exist_ok=True)
@@ -202,8 +219,18 @@ def _rows(rates: Mapping[str, Sample], associations: int, count: int, least: flo
             NOTES[name],
         )
         for name, rate in rates.items()
-        if name != OURS
+        if name not in {OURS, DISK}
     ]
+
+
+def _limit(rates: Mapping[str, Sample], associations: int) -> Limit:
+    return Limit(
+        f"{associations} at once",
+        Unit.MB_PER_SECOND,
+        rates[OURS].median,
+        rates[DISK].median,
+        f"no network, no promise for one image: all bytes in one file and one fsync, {rates[DISK].rounds} rounds",
+    )
 
 
 if __name__ == "__main__":
