@@ -46,12 +46,12 @@ def compared(bundle: Bundle, image: Tensor, rounds: int) -> Table | None:
         ("OpenVINO", "float32"): _openvino(bundle, tiles, "f32"),
     }
     with torch.inference_mode():
-        exact = [bundle.network(tile[None])[0, :outputs] > 0 for tile in tiles]
+        exact = _by_organ([bundle.network(tile[None])[0, :outputs] > 0 for tile in tiles])
     turns = {" ".join(name): timed(run) for name, run in engines.items()}
     samples = take_turns(turns, rounds, "engines")
     seconds = {name: samples[" ".join(name)].median / len(tiles) for name in engines}
     found = {
-        name: Tried(name, each, seconds[USED] / each, _by_organ(exact), _by_organ(engines[name]()))
+        name: Tried(name, each, seconds[USED] / each, exact, _by_organ(engines[name]()))
         for name, each in seconds.items()
     }
     return Table(

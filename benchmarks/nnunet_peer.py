@@ -35,11 +35,10 @@ from model.bundle import Bundle
 from model.segmenter import Segmenter
 from model.unet import UNet3D
 from training.config import TrainConfig, build_config, merged, read_table
-from training.dataset import Case, counted, described, read_packs, write_packs
+from training.dataset import CLINICAL_NAMES, Case, counted, described, read_packs, write_packs
 from training.evaluate import score_case, with_every_output
 from training.export import export
 from training.metrics import dice
-from training.source_openkbp import CLINICAL_NAMES
 from training.stop import Stop
 from training.train import (
     draw_chances,

@@ -78,7 +78,7 @@ def move(
 def carry_out(
     session: Session,
     now: datetime,
-    move: Move,
+    made: Move,
     detail: str,
     reason_code: str | None = None,
     **parameters: object,
@@ -93,15 +93,15 @@ def carry_out(
     Returns
     -------
     Sequence of Job
-        The jobs that moved, as they are now; empty where none was in `move.origin`.
+        The jobs that moved, as they are now; empty where none was in its origin.
     """
-    why = detail if move.target in _TELL_WHY else None
+    why = detail if made.target in _TELL_WHY else None
     moved = session.scalars(
-        move.statement,
+        made.statement,
         {"now": now, "why": why, "code": reason_code, **parameters},
         execution_options={"synchronize_session": False, "populate_existing": True},
     ).all()
-    _tell(session, moved, None, move.origin, detail, reason_code)
+    _tell(session, moved, None, made.origin, detail, reason_code)
     return moved
 
 

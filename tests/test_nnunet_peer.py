@@ -19,10 +19,10 @@ from benchmarks.nnunet_peer import (
     relabel,
 )
 from tests.paths import shared_data
-from tests.training_cases import a_case
+from tests.training_cases import a_clinical_case
 from training.ablation import read_variants
 from training.config import ConfigurationError
-from training.dataset import bits, described, write_packs
+from training.dataset import described, write_packs
 from training.train import draw_chances
 
 
@@ -65,24 +65,17 @@ def test_labels_are_numbered_anew_and_ignored_below_the_cord() -> None:
 def test_what_lies_beyond_the_known_heights_is_not_counted(top: float, expected: float) -> None:
     """The lower half drawn of a parotid: two thirds where all of it is known, right where only that half is."""
     organ = "Parotid_L^Clin"
-    truth = a_case().organ("Parotid_L")
-    case = replace(a_case(), labels=bits({organ: truth}), known={organ: (-np.inf, top)})
+    case = replace(a_clinical_case(), known={organ: (-np.inf, top)})
+    truth = case.organ(organ)
     drawn = {organ: np.zeros(truth.shape, bool) for organ in CLINICAL}
     drawn[organ][:7] = truth[:7]
 
     assert measured(case, drawn) == pytest.approx({organ: expected}, abs=1e-6)
 
 
-def clinical_case(name: str, group: str = "openkbp"):
-    """As packs of OpenKBP hold one: the clinics' parotid."""
-    organ = "Parotid_L^Clin"
-    labels = bits({organ: a_case().organ("Parotid_L")})
-    return replace(a_case(name), group=group, labels=labels, known={organ: (-np.inf, np.inf)})
-
-
 def own(tmp_path: Path, group: str):
     """Our configuration on two packed cases, for as many steps as an earlier run counted."""
-    write_packs([clinical_case("a", group), clinical_case("b", group)], tmp_path / "cases")
+    write_packs([a_clinical_case("a", group), a_clinical_case("b", group)], tmp_path / "cases")
     (tmp_path / "steps.txt").write_text("7")
     return own_configuration(tmp_path, {}, minutes=1)
 

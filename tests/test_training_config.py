@@ -3,16 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
 from model.unet import UNet3D
 from tests.paths import REPOSITORY
-from tests.training_cases import a_case, a_config
+from tests.training_cases import a_case, a_clinical_case, a_config
 from training.config import CardConfig, ConfigurationError, load_config
-from training.dataset import OPENKBP, Case, bits, write_packs
+from training.dataset import OPENKBP, Case, write_packs
 from training.stop import Stop
 from training.train import run
 
@@ -79,12 +78,8 @@ def test_a_change_reaches_one_key_and_no_other(tmp_path: Path) -> None:
 
 
 def a_case_of(group: str) -> Case:
-    """A made case; what OpenKBP's clinics drew has names of its own."""
-    case = replace(a_case(group), group=group)
-    if group not in OPENKBP:
-        return case
-    organ = "Parotid_L^Clin"
-    return replace(case, labels=bits({organ: case.organ("Parotid_L")}), known={organ: (-np.inf, np.inf)})
+    """A made case, named as its group names organs."""
+    return a_clinical_case(group, group) if group in OPENKBP else replace(a_case(group), group=group)
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)

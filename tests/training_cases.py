@@ -1,5 +1,6 @@
 """A case of two organs, and a training configuration so small that a step takes milliseconds."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,13 @@ def a_case(name: str = "case", known: dict[str, tuple[float, float]] | None = No
         name, "test", image, Frame((0, -0.5, -0.5), (2.5, 4, 4)),
         bits(labels), Frame((0, -1.5, -1.5), (2.5, 2, 2)), known,
     )  # fmt: skip
+
+
+def a_clinical_case(name: str = "case", group: str = "openkbp") -> Case:
+    """As packs of OpenKBP hold one: the clinics' parotid, which has a name of its own."""
+    case, organ = a_case(name), "Parotid_L^Clin"
+    labels = bits({organ: case.organ("Parotid_L")})
+    return replace(case, group=group, labels=labels, known={organ: (-np.inf, np.inf)})
 
 
 def a_config(tmp_path: Path, steps: int, more: str = "") -> Path:

@@ -24,6 +24,9 @@ NETWORK_RESOLUTION_MM = 4.0
 OPENKBP = frozenset({"openkbp", "openkbp-csv"})
 """Groups of cases with the contours of OpenKBP's clinics."""
 
+CLINICAL_NAMES = {unqualified(each.name): each.name for each in OTHER_PROTOCOLS}
+"""What those clinics drew otherwise than the protocol of the 21, and the organ that is learned from it."""
+
 PSEUDO = "-pseudo"
 """How the group of cases ends that hold a bundle's contours of a group's images, `training.pseudo_labels`."""
 
@@ -298,7 +301,7 @@ def _require_our_organs(path: Path, packed: tuple[str, ...], cases: list[dict[st
     if packed != ORGANS[: len(packed)]:  # packs of fewer organs stay good: theirs have the same bits
         raise PackUnreadableError(f"{path} was packed for other organs: prepare it again")
     drawn = {organ for case in cases if case["group"] in OPENKBP for organ in case["known"]}
-    if taken := sorted(drawn & {unqualified(each.name) for each in OTHER_PROTOCOLS}):
+    if taken := sorted(drawn & CLINICAL_NAMES.keys()):
         raise PackUnreadableError(
             f"{path} names {', '.join(taken)} of OpenKBP's clinics as if drawn by the protocol of the 21 organs: "
             "prepare it again"
@@ -310,6 +313,7 @@ def smoothed(case: Case, preprocessing: Preprocessing) -> Case:
     variance = smoothing_variance(case.image_frame.spacing_mm[::-1], preprocessing, case.smoothed_to_mm)
     if not any(variance):
         return case
+    # Not above: a training runs where it cannot be installed, on packs that are smooth enough.
     import SimpleITK as sitk
 
     image = sitk.GetImageFromArray(case.image.astype(np.float32))

@@ -81,13 +81,13 @@ def judge_case(segmenter: Segmenter, case: Case) -> Iterator[Judged]:
     for reference in case.known:
         slices = counted(case, reference)
         gt = case.organ(reference) & slices
+        cut = is_cut(case, gt)
         for group, organ in _measured_by(reference, case.group):
             if organ not in segmenter.bundle.structure_names:
                 continue
             pred = found[organ].full() & slices if organ in found else np.zeros_like(gt)
             score = score_organ(case.name, group, organ, (gt, pred), case.label_frame.spacing_mm)
-            score = replace(score, is_cut=is_cut(case, gt))
-            yield Judged(score, snapshot(case, gt, pred, case.label_frame))
+            yield Judged(replace(score, is_cut=cut), snapshot(case, gt, pred, case.label_frame))
 
 
 def _measured_by(reference: str, group: str) -> Iterator[tuple[str, str]]:

@@ -103,12 +103,15 @@ def accuracy(
 
 def _of_clinics(rows: Sequence[Summary]) -> list[str]:
     """Lines that explain the table of a group whose references are the clinics'; none of another."""
-    has_goals, is_sent = _has_goals(rows), rows[0].group.endswith(AS_SENT)
-    if not (has_goals or is_sent):
+    if not _are_of_clinics(rows):
         return []
-    text = AS_SENT_EXPLANATION if is_sent else AS_DRAWN_EXPLANATION
-    text += GOAL_EXPLANATION if has_goals else ""
+    text = AS_SENT_EXPLANATION if rows[0].group.endswith(AS_SENT) else AS_DRAWN_EXPLANATION
+    text += GOAL_EXPLANATION if _has_goals(rows) else ""
     return (text + PEOPLE_EXPLANATION).splitlines()
+
+
+def _are_of_clinics(rows: Sequence[Summary]) -> bool:
+    return _has_goals(rows) or rows[0].group.endswith(AS_SENT)
 
 
 def _has_goals(rows: Sequence[Summary]) -> bool:
@@ -118,8 +121,7 @@ def _has_goals(rows: Sequence[Summary]) -> bool:
 def _table(rows: Sequence[Summary], human: Mapping[str, Summary], clinical: Sequence[Summary]) -> list[str]:
     heads = ["organ", "τ mm", "cases", "missed", "invented", "Dice", "surface Dice"]
     heads += ["human", "difference"] if human else []
-    has_goals = _has_goals(rows)
-    has_people = has_goals or rows[0].group.endswith(AS_SENT)
+    has_goals, has_people = _has_goals(rows), _are_of_clinics(rows)
     heads += ["goal"] if has_goals else []
     heads += ["people", "whole"] if has_people else []
     heads += ["HD95 mm", "path mm"]

@@ -9,14 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from model.structures import OTHER_PROTOCOLS, unqualified
-from training.dataset import Case, bits, openkbp_mark
+from training.dataset import CLINICAL_NAMES, Case, bits, openkbp_mark
 from training.packing import SPLITS, Choices, PreparedCase
 from training.packing_report import Report
 from training.volumes import LENGTH_ORGANS, WHOLE, read_image
-
-CLINICAL_NAMES = {unqualified(each.name): each.name for each in OTHER_PROTOCOLS}
-"""What the data set calls an organ, and the organ that is learned from it, where that is another."""
 
 
 def openkbp_cases(root: Path, _choices: Choices, report: Report) -> Iterator[PreparedCase]:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dataset import Frame, openkbp_mark
+from training.dataset import CLINICAL_NAMES, Frame, openkbp_mark
 from training.folders import files_under
 from training.packing import CONTRADICTION, Choices, PreparedCase
 from training.packing_report import Report
@@ -27,13 +27,16 @@ SHAPE = (128, 128, 128)
 AIR_HU = -1000
 
 ORGAN_OF_FILE = {
-    "Brainstem": "Brainstem^Clin",
-    "SpinalCord": "SpinalCord^Clin",
-    "RightParotid": "Parotid_R^Clin",
-    "LeftParotid": "Parotid_L^Clin",
-    "Esophagus": "Esophagus",
-    "Larynx": "Larynx",
-    "Mandible": "Bone_Mandible^Clin",
+    file: CLINICAL_NAMES.get(organ, organ)
+    for file, organ in {
+        "Brainstem": "Brainstem",
+        "SpinalCord": "SpinalCord",
+        "RightParotid": "Parotid_R",
+        "LeftParotid": "Parotid_L",
+        "Esophagus": "Esophagus",
+        "Larynx": "Larynx",
+        "Mandible": "Bone_Mandible",
+    }.items()
 }
 
 
