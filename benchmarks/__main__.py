@@ -3,11 +3,13 @@
 python -m benchmarks                    all, about 20 minutes
 python -m benchmarks contours metrics   only these; the page keeps the last figures of the others
 python -m benchmarks --page             only write the page
+python -m benchmarks --to docs/performance-old-server.md    a page of another machine, beside the first
 """
 
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,9 +22,10 @@ def main(
     names: Annotated[list[str] | None, typer.Argument(help="Modules; all where none is named.")] = None,
     *,
     only_page: Annotated[bool, typer.Option("--page", help="Measure nothing.")] = False,
+    to: Annotated[Path, typer.Option(help="The page.")] = page.PAGE,
     quick: Annotated[bool, typer.Option(help="Little work, once: shows that all runs; no page.")] = False,
 ) -> None:
-    """Measure, keep, and write docs/performance.md."""
+    """Measure, keep, and write the page."""
     console = Console(stderr=True)
     if unknown := set(names or ()) - set(MODULES):
         raise typer.BadParameter(
@@ -41,8 +44,8 @@ def main(
             if subprocess.run(command, check=False).returncode:
                 failed.append(name)
     if not quick:
-        page.write(record.kept())
-        console.print(f"written: {page.PAGE}")
+        page.write(record.kept(), to)
+        console.print(f"written: {to}")
     if failed:
         console.print(f"[red]failed: {', '.join(failed)}")
         raise typer.Exit(1)

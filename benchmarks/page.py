@@ -1,4 +1,4 @@
-"""docs/performance.md and its plots, from the records of all benchmarks."""
+"""docs/performance.md and its plots, from the records of all benchmarks; other machines have pages beside it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from benchmarks.record import Machine, Record
 from benchmarks.result import SLOPE_TOLERANCE, Curve, Goal, Limit, Row, Sample, Table, Unit
 
 PAGE = Path("docs/performance.md")
-FIGURES = Path("docs/figures")
+FIGURES = "figures"  # beside the page; each begins with the page's name
 OURS, PEER = "#1f6f8b", "#999999"
 
 INTRODUCTION = """# How fast it is
@@ -45,26 +45,32 @@ What is missing is left out, and said.
 """
 
 
-def write(records: Sequence[Record]) -> None:
-    """Write the page and its plots."""
+def write(records: Sequence[Record], path: Path = PAGE) -> None:
+    """Write a page and its plots; it links the pages of other machines, `performance-*.md` beside it."""
     from benchmarks.peers import PROGRAMS
 
     by_name = {each.name: each for each in records if each.name in MODULES}
     ordered = [by_name[name] for name in MODULES if name in by_name]
     parts = [
         INTRODUCTION,
-        _overview(ordered),
-        *(_section(each) for each in ordered),
+        _other_machines(path),
+        _overview(ordered, path),
+        *(_section(each, path) for each in ordered),
         _limits(ordered),
         _unmeasured(ordered),
         _origin(ordered),
         REPEAT.format(programs="`, `".join(PROGRAMS)),
     ]
-    FIGURES.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text("\n".join(part for part in parts if part), encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(part for part in parts if part), encoding="utf-8")
 
 
-def _overview(records: Sequence[Record]) -> str:
+def _other_machines(path: Path) -> str:
+    others = sorted(each.name for each in path.parent.glob(f"{PAGE.stem}*.md") if each.name != path.name)
+    return f"On other machines: {', '.join(f'[{name}]({name})' for name in others)}.\n" if others else ""
+
+
+def _overview(records: Sequence[Record], path: Path) -> str:
     """All ratios in one plot."""
     rows = [row for each in records for row in each.report.rows if row.ratio is not None]
     if not rows:
@@ -82,10 +88,10 @@ def _overview(records: Sequence[Record]) -> str:
     axes.axvline(1, color="black", linewidth=0.5)
     axes.set_xlabel("times better than the peer; a black stroke is the goal")
     axes.margins(x=0.15)
-    return f"{_saved(figure, 'performance-ratios', 'Ratios of all comparisons')}\n"
+    return f"{_saved(figure, path, 'ratios', 'Ratios of all comparisons')}\n"
 
 
-def _section(record: Record) -> str:
+def _section(record: Record, path: Path) -> str:
     report = record.report
     lines = [f"## {report.title}", "", *report.about, ""]
     if report.rows:
@@ -109,7 +115,7 @@ def _section(record: Record) -> str:
             "",
             SLOPES,
             "",
-            _plot(record.name, report.curves),
+            _plot(record.name, report.curves, path),
             "",
         ]
     for table in report.tables:
@@ -169,7 +175,7 @@ def _curve(curve: Curve) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _plot(name: str, curves: Sequence[Curve]) -> str:
+def _plot(name: str, curves: Sequence[Curve], path: Path) -> str:
     columns = min(3, len(curves))
     lines = -(-len(curves) // columns)
     figure, grid = plt.subplots(
@@ -179,7 +185,7 @@ def _plot(name: str, curves: Sequence[Curve]) -> str:
         axes.set_visible(False)
     for axes, curve in zip(grid.flat, curves, strict=False):
         _draw(axes, curve)
-    return _saved(figure, f"performance-{name}", "Cost against work")
+    return _saved(figure, path, name, "Cost against work")
 
 
 def _draw(axes: Axes, curve: Curve) -> None:
@@ -200,11 +206,13 @@ def _draw(axes: Axes, curve: Curve) -> None:
     axes.grid(visible=True, which="major", linewidth=0.3)
 
 
-def _saved(figure: plt.Figure, name: str, said: str) -> str:
-    FIGURES.mkdir(parents=True, exist_ok=True)
-    figure.savefig(FIGURES / f"{name}.png", dpi=110, metadata={"Software": None})
+def _saved(figure: plt.Figure, path: Path, name: str, said: str) -> str:
+    """Save a plot of the page at `path`, and give the line that shows it there."""
+    place = f"{FIGURES}/{path.stem}-{name}.png"
+    (path.parent / FIGURES).mkdir(parents=True, exist_ok=True)
+    figure.savefig(path.parent / place, dpi=110, metadata={"Software": None})
     plt.close(figure)
-    return f"![{said}]({FIGURES.name}/{name}.png)"
+    return f"![{said}]({place})"
 
 
 def _table(table: Table) -> list[str]:

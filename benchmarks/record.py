@@ -23,6 +23,9 @@ from benchmarks.result import Report
 
 FOLDER = Path("runs/bench")
 
+VECTORS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16", "avx512f": "AVX-512", "avx2": "AVX2"}
+"""What decides how fast a network is on a processor, by the name Linux gives it; the best first."""
+
 
 class Run(Protocol):
     """A benchmark: with `quick` on little work and once, to show that it runs and results are equal."""
@@ -53,7 +56,7 @@ class Machine:
         cpu = {key.strip(): value.strip() for key, _, value in told}
         packages = ("numpy", "scipy", "torch", "pydicom", "pynetdicom", "SimpleITK", "SQLAlchemy")
         return cls(
-            processor=cpu.get("model name", platform.processor()),
+            processor=with_vectors(cpu.get("model name", platform.processor()), cpu.get("flags", "")),
             cores=len(os.sched_getaffinity(0)),
             memory_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
             kernel=platform.release(),
@@ -144,6 +147,12 @@ def show(record: Record) -> None:
     for sentence in record.report.unmeasured:
         console.print(sentence)
     console.print(f"{record.seconds:.0f} s")
+
+
+def with_vectors(processor: str, flags: str) -> str:
+    """A processor's name with the best of `VECTORS` among its flags in /proc/cpuinfo."""
+    best = [name for flag, name in VECTORS.items() if flag in flags.split()][:1]
+    return " with ".join([processor, *best])
 
 
 def _commit() -> str:

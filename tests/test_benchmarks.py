@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter
 
 from benchmarks import MODULES, network_engines, page, reading, reception
-from benchmarks.record import Machine, Record
+from benchmarks.record import Machine, Record, with_vectors
 from benchmarks.result import (
     Curve,
     Goal,
@@ -275,7 +275,27 @@ def test_the_page_holds_every_figure_and_marks_missed_goals(written) -> None:
     assert "No second machine was at hand." in text
     for name in ("performance-ratios", "performance-metrics"):
         assert f"(figures/{name}.png)" in text
-        assert (page.FIGURES / f"{name}.png").stat().st_size > 1000
+        assert (page.PAGE.parent / page.FIGURES / f"{name}.png").stat().st_size > 1000
+
+
+def test_pages_of_several_machines_keep_their_own_plots_and_link_each_other(written) -> None:
+    first = written(a_record("metrics"))
+    page.write([a_record("scale")], page.PAGE.with_name("performance-other.md"))
+    other = page.PAGE.with_name("performance-other.md").read_text()
+
+    assert "On other machines" not in first
+    assert "On other machines: [performance.md](performance.md)." in other
+    assert "(figures/performance-other-scale.png)" in other
+    assert not (page.PAGE.parent / page.FIGURES / "performance-scale.png").exists()
+    assert "On other machines: [performance-other.md](performance-other.md)." in written(a_record("metrics"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [("fpu avx2", "CPU with AVX2"), ("avx2 avx512f amx_bf16", "CPU with AMX"), ("fpu", "CPU"), ("", "CPU")],
+)
+def test_a_machine_says_how_wide_its_processor_computes(flags: str, said: str) -> None:
+    assert with_vectors("CPU", flags) == said
 
 
 def test_the_page_names_the_benchmarks_that_are_missing_and_ignores_foreign_records(written) -> None:
