@@ -14,6 +14,7 @@ from benchmarks.timer import said_rounds, take_turns, timed
 from model.all_tiles import each_tile
 from model.arranged import Arranged
 from model.bundle import Bundle
+from model.segmenter import fastest_precision
 
 COLUMNS = (
     "engine",
@@ -39,12 +40,14 @@ def compared(bundle: Bundle, image: Tensor, rounds: int) -> Table | None:
         return None
     tiles = _tiles(bundle, image)
     outputs = len(bundle.structure_names)
+    used = fastest_precision(image.device)
     engines: dict[tuple[str, str], Callable[[], Masks]] = {
-        USED: _ours(bundle, tiles, torch.bfloat16),
-        ("oarlock", "float32"): _ours(bundle, tiles, torch.float32),
-        ("OpenVINO", "bfloat16"): _openvino(bundle, tiles, "bf16"),
+        USED: _ours(bundle, tiles, used),
         ("OpenVINO", "float32"): _openvino(bundle, tiles, "f32"),
     }
+    if used == torch.bfloat16:
+        engines["oarlock", "float32"] = _ours(bundle, tiles, torch.float32)
+        engines["OpenVINO", "bfloat16"] = _openvino(bundle, tiles, "bf16")
     with torch.inference_mode():
         exact = _by_organ([bundle.network(tile[None])[0, :outputs] > 0 for tile in tiles])
     turns = {" ".join(name): timed(run) for name, run in engines.items()}

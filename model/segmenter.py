@@ -133,7 +133,7 @@ class Segmenter:
                     channels,
                     tile,
                     len(bundle.structure_names),
-                    dtype=_precision(device),
+                    dtype=fastest_precision(device),
                     progress=progress,
                 )
             except torch.OutOfMemoryError:
@@ -201,8 +201,8 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _precision(device: torch.device) -> torch.dtype:
-    """The fastest precision that the device computes natively."""
+def fastest_precision(device: torch.device) -> torch.dtype:
+    """The fastest precision that the device computes natively: that in which networks predict on it."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     # torch offers no public way to ask; where the CPU lacks bfloat16 it is emulated and slower than float32.

@@ -22,6 +22,9 @@ SOLID_HU = -400.0
 SOLID_STEP = 2
 """Solid things are looked for on every second row and column, and must be three of these thick."""
 
+OVERLAP = 0.4
+"""Share of a tile that its neighbour covers too; less is quicker and costs accuracy (docs/weights.md)."""
+
 STEPS_PER_LOGIT = 1024
 """Of the fixed point in which logits are summed."""
 HIGHEST_LOGIT = ABSENT_LOGIT + 31.0
@@ -34,7 +37,7 @@ def predict(
     tile: Triple,
     outputs: int,
     *,
-    overlap: float = 0.4,
+    overlap: float = OVERLAP,
     dtype: torch.dtype = torch.float32,
     progress: Callable[[float], None] | None = None,
 ) -> Tensor:

@@ -13,7 +13,7 @@ from model.errors import BundleError
 from model.geometry import Mask, SliceGrid
 from model.network_input import Preprocessing, lateral_mm, smoothing_sigma_mm
 from model.preprocess import body_box, to_mask, to_network_grid
-from model.segmenter import Segmenter, is_speck, largest_component
+from model.segmenter import Segmenter, fastest_precision, is_speck, largest_component
 from model.slice_spacing import refuse_leaning_stack
 from model.structures import EXTRA_STRUCTURES, OTHER_PROTOCOLS, STRUCTURES
 from tests.bands import ORGAN_OF_PART, band_bundle
@@ -250,3 +250,17 @@ def test_a_volume_of_air_gives_nothing() -> None:
 def test_parts_of_the_phantom_have_bounds() -> None:
     """The bounds above are those of the phantom's parts."""
     assert set(BOUNDS_MM) < {part.name for part in PARTS}
+
+
+@pytest.mark.parametrize(
+    ("bf16", "amx", "precision"),
+    [(False, False, torch.float32), (True, False, torch.bfloat16), (False, True, torch.bfloat16)],
+)
+def test_a_cpu_computes_in_what_it_has_instructions_for(
+    monkeypatch, bf16: bool, amx: bool, precision: torch.dtype
+) -> None:
+    """Without them bfloat16 would be emulated, and slower than float32."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+
+    assert fastest_precision(torch.device("cpu")) == precision
