@@ -257,7 +257,7 @@ def test_parts_of_the_phantom_have_bounds() -> None:
     [(False, False, torch.float32), (True, False, torch.bfloat16), (False, True, torch.bfloat16)],
 )
 def test_a_cpu_computes_in_what_it_has_instructions_for(
-    monkeypatch, bf16: bool, amx: bool, precision: torch.dtype
+    monkeypatch, *, bf16: bool, amx: bool, precision: torch.dtype
 ) -> None:
     """Without them bfloat16 would be emulated, and slower than float32."""
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
