@@ -83,6 +83,7 @@ def work(config: Config, path: Path) -> None:
         model_version=bundle.version,
         digest=bundle.digest,
         device=str(segmenter.device),
+        precision=segmenter.precision,
     )
     spool = _prepared_spool(config)
     settings = ConfigFile(path, os.environ, config)

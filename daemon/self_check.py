@@ -184,14 +184,17 @@ def _network_and_device(config: Config) -> Iterator[Finding]:
     if missing := sorted(wanted.difference(bundle.structure_names)):
         yield wrong("model", f"routes name structures that this model does not have: {', '.join(missing)}")
     try:
-        device = Segmenter(bundle, config.model.device, config.model.threads).device
+        segmenter = Segmenter(bundle, config.model.device, config.model.threads)
     except BundleError as error:
         yield wrong("device", str(error))
         return
-    if device.type == "cuda":
-        yield good("device", f"cuda, {torch.cuda.get_device_name(device)}")
-    else:
-        yield good("device", f"cpu, {torch.get_num_threads()} threads; a series takes minutes, not seconds")
+    is_gpu = segmenter.device.type == "cuda"
+    where = torch.cuda.get_device_name(segmenter.device) if is_gpu else f"{torch.get_num_threads()} threads"
+    yield good("device", f"{segmenter.device.type}, {where}, {segmenter.precision}")
+    if not is_gpu and segmenter.precision == "float32":
+        yield note(
+            "device", "this processor has neither AMX nor AVX-512 BF16, which make the network much faster"
+        )
 
 
 def _destinations(config: Config) -> Iterator[Finding]:

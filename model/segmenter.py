@@ -71,6 +71,11 @@ class Segmenter:
         if threads:
             torch.set_num_threads(threads)
 
+    @property
+    def precision(self) -> str:
+        """Of the network's arithmetic, as PyTorch names it."""
+        return str(fastest_precision(self.device)).removeprefix("torch.")
+
     def require_memory(self, grid: SliceGrid) -> None:
         """Raise SeriesUnsuitable where a CT on this grid needs more memory than is allowed."""
         bundle = self.bundle

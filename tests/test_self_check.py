@@ -1,6 +1,7 @@
 """`oarlock check` and `oarlock echo`: whether a node works, before the first patient."""
 
 import pytest
+import torch
 
 from tests.band_bundle import write_band_bundle
 from tests.command import Oarlock, write_config
@@ -75,6 +76,23 @@ def test_check_is_content_with_a_node_that_works(oarlock, tmp_path):
         assert f"✓  {subject}" in answer.out, subject
     assert "bands 1, 4 structures" in answer.out
     assert "✓  destination TPS" in answer.out
+
+
+@pytest.mark.usefixtures("queue")
+@pytest.mark.parametrize(
+    ("native", "words"),
+    [(True, "threads, bfloat16"), (False, "this processor has neither AMX nor AVX-512 BF16")],
+)
+def test_check_says_how_the_processor_will_compute(
+    oarlock, tmp_path, monkeypatch, *, native: bool, words: str
+):
+    """Who wonders why one server takes thrice the time of another finds it here."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: native)
+    bundle = write_band_bundle(tmp_path / "bundle")
+    write_config(tmp_path, f'[model]\nbundle = "{bundle}"\ndevice = "cpu"\n')
+
+    assert words in " ".join(oarlock("check").out.split())
 
 
 def test_check_finds_everything_that_is_wrong(oarlock, tmp_path):
