@@ -43,11 +43,11 @@ def compared(bundle: Bundle, image: Tensor, rounds: int) -> Table | None:
     used = fastest_precision(image.device)
     engines: dict[tuple[str, str], Callable[[], Masks]] = {
         USED: _ours(bundle, tiles, used),
-        ("OpenVINO", "float32"): _openvino(bundle, tiles, "f32"),
     }
     if used == torch.bfloat16:
         engines["oarlock", "float32"] = _ours(bundle, tiles, torch.float32)
         engines["OpenVINO", "bfloat16"] = _openvino(bundle, tiles, "bf16")
+    engines["OpenVINO", "float32"] = _openvino(bundle, tiles, "f32")
     with torch.inference_mode():
         exact = _by_organ([bundle.network(tile[None])[0, :outputs] > 0 for tile in tiles])
     turns = {" ".join(name): timed(run) for name, run in engines.items()}

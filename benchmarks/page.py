@@ -36,7 +36,7 @@ REPEAT = """## How to repeat it
 ```sh
 make bench                                   # everything; installs the peers first
 .venv/bin/python -m benchmarks.contours      # one part, kept under runs/bench
-.venv/bin/python -m benchmarks --page        # writes this page from what is kept
+.venv/bin/python -m benchmarks --page        # writes the page from what is kept; --to names another
 ```
 
 Debian's packages (`{programs}`) are installed where `make bench` runs as root.

@@ -80,15 +80,17 @@ def test_check_is_content_with_a_node_that_works(oarlock, tmp_path):
 
 @pytest.mark.usefixtures("queue")
 @pytest.mark.parametrize(
-    ("native", "words"),
-    [(True, "threads, bfloat16"), (False, "this processor has neither AMX nor AVX-512 BF16")],
+    ("precision", "words"),
+    [
+        (torch.bfloat16, "threads, bfloat16"),
+        (torch.float32, "this processor has neither AMX nor AVX-512 BF16"),
+    ],
 )
 def test_check_says_how_the_processor_will_compute(
-    oarlock, tmp_path, monkeypatch, *, native: bool, words: str
+    oarlock, tmp_path, monkeypatch, precision: torch.dtype, words: str
 ):
     """Who wonders why one server takes thrice the time of another finds it here."""
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: native)
+    monkeypatch.setattr("model.segmenter.fastest_precision", lambda _device: precision)
     bundle = write_band_bundle(tmp_path / "bundle")
     write_config(tmp_path, f'[model]\nbundle = "{bundle}"\ndevice = "cpu"\n')
 
