@@ -74,7 +74,6 @@ def run_role(role: str, config: str) -> None:
     _widen(Spool, "store_result", 0.3)
     _widen(courier, "send", 0.3)
     stub = StubSegmenter(before=lambda _volume: time.sleep(random.uniform(0, 0.3)))
-    stub.device = "cpu"  # type: ignore[attr-defined]
     segmenter.Segmenter = lambda *_arguments: stub  # type: ignore[assignment, misc]
     loaded = load_config(Path(config), {})
     if role == "listen":
@@ -133,6 +132,11 @@ class Roles:
             process = self._context.Process(target=run_role, args=(name, str(self._installation.config)))
             process.start()
             self._processes[name] = process
+
+    def ended(self) -> list[str]:
+        """Roles that ended without having been killed, and how."""
+        codes = {name: process.exitcode for name, process in self._processes.items()}
+        return [f"{name} ended by itself with {code}" for name, code in codes.items() if code is not None]
 
     def kill(self, *names: str) -> None:
         """End roles as the out-of-memory killer does."""
@@ -225,6 +229,7 @@ def wreak_havoc(
         # Now and then a worker lives long enough to reach its deliveries.
         time.sleep(rng.choice((rng.uniform(0.1, 1.0), rng.uniform(0.1, 1.0), rng.uniform(1.0, 4.0))))
         chosen = rng.choice(victims)
+        tally.violations += roles.ended()
         roles.kill(*chosen)
         tally.kills.update(chosen)
         tally.places.update(places_hit(root, chosen))
@@ -233,7 +238,7 @@ def wreak_havoc(
         beat()
 
 
-def settle(installation: Installation, limit_seconds: float) -> None:
+def settle(installation: Installation, roles: Roles, tally: Tally, limit_seconds: float) -> None:
     """Wait until every job is at its end; an operator starts again what used up its attempts by dying."""
     queue = installation.queue()
 
@@ -244,7 +249,8 @@ def settle(installation: Installation, limit_seconds: float) -> None:
         return all(job.state in _ENDS for job in queue.jobs(limit=1_000_000))
 
     try:
-        wait_until(at_rest, "every job to be delivered", limit_seconds)
+        wait_until(lambda: at_rest() or roles.ended(), "every job to be delivered", limit_seconds)
+        tally.violations += roles.ended()
     finally:
         queue.close()
 
@@ -381,7 +387,7 @@ def chaos(
             senders.start()
             wreak_havoc(roles, installation.root, tally, rng, lambda: go_on(tally), lambda: beat(tally))
             senders.finish()
-            settle(installation, settle_seconds)
+            settle(installation, roles, tally, settle_seconds)
             verify(installation, peers, tally)
         finally:
             senders.finish()

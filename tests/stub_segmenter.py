@@ -1,5 +1,6 @@
 """A segmenter that finds the phantom's parts by their HU, in milliseconds and without a network."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -45,6 +46,9 @@ class StubSegmenter:
     before: Callable[[CTVolume], None] | None = None
     confidence: dict[str, float] = field(default_factory=dict)
     calls: int = 0
+    device: str = "cpu"
+    precision: str = "float32"
+    max_memory_bytes: int = sys.maxsize
 
     def require_memory(self, grid: SliceGrid) -> None:
         """Take whatever comes."""

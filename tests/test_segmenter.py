@@ -18,6 +18,7 @@ from model.slice_spacing import refuse_leaning_stack
 from model.structures import EXTRA_STRUCTURES, OTHER_PROTOCOLS, STRUCTURES
 from tests.bands import ORGAN_OF_PART, band_bundle
 from tests.phantom import ORIENTATIONS, PARTS, make_grid, phantom_hu, phantom_masks, write_series
+from tests.stub_segmenter import StubSegmenter
 
 SCANS = {
     **{name: {"orientation": name} for name in ORIENTATIONS},
@@ -76,6 +77,13 @@ def test_masks_can_be_had_on_another_grid_of_the_same_patient() -> None:
 
     assert fine.shape == found["Parotid_L"].shape
     assert overlap(found["Parotid_L"], phantom_masks(fine)["left_ball"]) > 0.85
+
+
+def test_what_stands_for_it_in_tests_has_all_that_it_shows() -> None:
+    """Roles in other tests are built on the stub, which must not lag behind."""
+    shown = {name for name in dir(Segmenter(band_bundle(), "cpu")) if not name.startswith("_")}
+
+    assert shown <= set(dir(StubSegmenter()))
 
 
 def test_progress_and_durations_of_every_stage_are_told() -> None:

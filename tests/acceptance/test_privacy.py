@@ -98,11 +98,12 @@ class Study:
                 return
 
     def until(self, condition, what, *processes):
-        """Wait, looking at the processes meanwhile."""
+        """Wait, looking at the processes meanwhile, none of which may end."""
 
         def looked():
             for process in processes:
                 self.look(process)
+                assert process.poll() is None, f"{process.args} ended while waited for {what}"
             return condition()
 
         wait_until(looked, what, PROCESS_SECONDS)
