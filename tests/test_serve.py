@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import psutil
@@ -175,3 +177,22 @@ def test_half_written_images_are_removed_at_the_start(site):
 
     assert not half.exists()
     assert stored.exists()
+
+
+@pytest.mark.parametrize("role", ["listen(config)", "work(config, path)"])
+def test_a_role_looks_for_garbage_but_not_among_its_modules(site, role):
+    """Modules are for ever; what comes after them, image by image, is collected."""
+    program = f"""
+import gc, pathlib, sys
+from daemon import roles
+from daemon.config import load_config
+path = pathlib.Path(sys.argv[1])
+config = load_config(path, {{}})
+roles.run = lambda *_arguments: print(gc.isenabled(), gc.get_freeze_count() > len(gc.get_objects()))
+roles.{role}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, site.config], capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout.split()[-2:] == ["True", "True"], done.stderr
