@@ -1,12 +1,13 @@
 """What a structure set says of one ROI: name, codes, type and contours (PS3.3 C.8.8.5, C.8.8.6, C.8.8.8)."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from pydicom import Dataset
 
 from daemon.contour_data import count_points, encode_contours
 from daemon.destination_profile import CodeScheme, Profile
-from daemon.raw_sequence import element, put, referenced_slice
+from daemon.raw_sequence import element, encoded, put, referenced_slice
 from daemon.raw_sequence import item as raw_item
 from daemon.result_header import MAX_LO, MAX_ST, code_item, plain
 from daemon.structure_template import ROI, Codes
@@ -46,24 +47,28 @@ def observation_item(roi: ROI, scheme: CodeScheme) -> Dataset:
     item = Dataset()
     item.ObservationNumber = roi.number
     item.ReferencedROINumber = roi.number
-    _identify(item, roi.codes, scheme)
+    for keyword, code in _identification(roi.codes, scheme):
+        put(item, keyword, [code])
     item.RTROIInterpretedType = roi.interpreted_type.value
     item.ROIInterpreter = None
     return item
 
 
-def _identify(item: Dataset, own: Codes, scheme: CodeScheme) -> None:
-    """Write an organ's codes: one identifies, and the others stand beside it (PS3.3 C.8.8.8, 10.5).
+@lru_cache(maxsize=1024)
+def _identification(own: Codes, scheme: CodeScheme) -> tuple[tuple[str, bytes], ...]:
+    """An organ's codes, as keywords of sequences each with its encoded item.
 
+    One code identifies, and the others stand beside it (PS3.3 C.8.8.8, 10.5).
     The SNOMED CT concept has its side as a modifier, the FMA's includes it; so the FMA's may be equivalent to
     SNOMED CT's with its modifier, but never the other way round.
     """
     identifying = own.site or (own.fma if scheme is CodeScheme.FMA else own.snomed)
     if identifying is None:
-        return
+        return ()
     identification = code_item(identifying)
+    items = {"RTROIIdentificationCodeSequence": identification}
     if own.snomed:
-        item.SegmentedPropertyCategoryCodeSequence = [code_item(ORGAN_CATEGORY)]
+        items["SegmentedPropertyCategoryCodeSequence"] = code_item(ORGAN_CATEGORY)
         if identifying is own.snomed:
             if own.laterality:
                 identification.SegmentedPropertyTypeModifierCodeSequence = [code_item(own.laterality)]
@@ -71,10 +76,10 @@ def _identify(item: Dataset, own: Codes, scheme: CodeScheme) -> None:
             anatomy = code_item(own.snomed)
             if own.laterality:
                 anatomy.PrimaryAnatomicStructureModifierSequence = [code_item(own.laterality)]
-            item.PrimaryAnatomicStructureSequence = [anatomy]
+            items["PrimaryAnatomicStructureSequence"] = anatomy
     if own.fma and identifying is not own.fma:
         identification.EquivalentCodeSequence = [code_item(own.fma)]
-    item.RTROIIdentificationCodeSequence = [identification]
+    return tuple((keyword, encoded(item)) for keyword, item in items.items())
 
 
 def roi_contour_item(roi: ROI, volume: CTVolume, profile: Profile) -> Dataset:
