@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Update, bindparam, case, select, update
+from sqlalchemy import ColumnElement, Executable, bindparam, case, select, update
 from sqlalchemy.orm import Session
 
 from daemon.errors import IllegalTransition, NoSuchJob, StaleJob
@@ -27,11 +27,11 @@ _TOLD: dict[str, object] = {"reason": bindparam("why"), "reason_code": bindparam
 
 @dataclass(frozen=True)
 class Move:
-    """A change of state as a statement: making it takes longer than carrying it out."""
+    """A change of state as a statement that gives the jobs: making it takes longer than carrying it out."""
 
     origin: JobState
     target: JobState
-    statement: Update
+    statement: Executable
 
 
 def a_move(which: ColumnElement[bool], origin: JobState, target: JobState, **values: object) -> Move:
@@ -49,7 +49,8 @@ def a_move(which: ColumnElement[bool], origin: JobState, target: JobState, **val
         raise IllegalTransition(f"no job moves from {origin} to {target}; {_possible(origin)}")
     told = {} if target is JobState.PURGED else _TOLD
     statement = _MOVE.where(Job.state == origin, which).values(**{"state": target, **told, **values})
-    return Move(origin, target, statement)
+    # Carried out as an update of the ORM's own it would be copied, and looked at as a new one, every time.
+    return Move(origin, target, select(Job).from_statement(statement))
 
 
 def open_job(session: Session, job: Job, detail: str) -> int:
@@ -99,7 +100,7 @@ def carry_out(
     moved = session.scalars(
         made.statement,
         {"now": now, "why": why, "code": reason_code, **parameters},
-        execution_options={"synchronize_session": False, "populate_existing": True},
+        execution_options={"populate_existing": True},
     ).all()
     _tell(session, moved, None, made.origin, detail, reason_code)
     return moved
