@@ -149,8 +149,8 @@ def work(config: ConfigFile = DEFAULT_CONFIG) -> None:
 def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Try everything a node needs and show what is wrong: one table, exit code 1 if anything is.
 
-    Configuration, who may send, routes, folders (really written), free space, job table, TLS, model, device,
-    and a C-ECHO to every destination. For the service's own rights: `sudo -u oarlock oarlock check`.
+    Configuration, who may send, routes, folders (really written), free space, job table, ports, TLS, model,
+    device, and a C-ECHO to every destination. For the service's own rights: `sudo -u oarlock oarlock check`.
     """
     from daemon.self_check import check_all
     from daemon.tables import console

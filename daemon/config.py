@@ -282,6 +282,12 @@ class Config(_Section):
     destinations: tuple[Destination, ...] = ()
     routes: tuple[Route, ...] = ()
 
+    @property
+    def ports(self) -> tuple[tuple[int, bool], ...]:
+        """Ports on which DICOM is spoken, each with whether by TLS."""
+        plain = () if self.tls and self.tls.only else ((self.node.port, False),)
+        return (*plain, (self.tls.port, True)) if self.tls else plain
+
     @model_validator(mode="after")
     def _tls_has_its_section(self) -> Self:
         needing = [f'destination "{each.name}"' for each in self.destinations if each.tls]

@@ -113,13 +113,10 @@ class Listener:
     def start(self) -> None:
         """Bind the ports and accept associations; raises CannotStart where one is taken."""
         tls = self._config.tls
-        wanted: list[tuple[int, SSLContext | None]] = []
-        if not (tls and tls.only):
-            wanted.append((self._config.node.port, None))
-        if tls:
-            wanted.append((tls.port, server_context(tls)))
+        context = server_context(tls) if tls else None
         try:
-            self._ports = [self._bind(port, context) for port, context in wanted]
+            for port, is_secured in self._config.ports:
+                self._ports.append(self._bind(port, context if is_secured else None))
         except CannotStart:
             for bound in self._ports:
                 bound.close()

@@ -1,6 +1,5 @@
 """The roles built from their parts: what `oarlock listen`, `work` and `serve` run."""
 
-import fcntl
 import gc
 import os
 import random
@@ -18,6 +17,7 @@ from daemon.config import Config
 from daemon.config_values import is_known
 from daemon.database_url import sqlite_file
 from daemon.errors import CannotStart
+from daemon.listener_lock import alone
 from daemon.service import run
 
 if TYPE_CHECKING:
@@ -185,19 +185,3 @@ def _refuse_other_users(root: Path) -> None:
     """Make no file that the services, which are another user, could not open."""
     if (owner := root.stat().st_uid) != os.geteuid():
         raise CannotStart(f"{root} belongs to another user; do this as it: sudo -u '#{owner}' oarlock …")
-
-
-@contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """Keep a second listener away from a spool: at its start it would remove what the first is writing."""
-    try:
-        descriptor = os.open(root / "listener.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise CannotStart(f"{root / 'listener.lock'} cannot be written: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise CannotStart(f"another listener already works on {root}") from error
-    finally:
-        os.close(descriptor)

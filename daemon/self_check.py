@@ -18,6 +18,7 @@ from daemon.database_url import sqlite_file
 from daemon.delivery import echo
 from daemon.errors import ConfigError, StorageFull
 from daemon.job_queue_looking import head_revision, schema_revision, what_to_do
+from daemon.port_check import port_findings
 from daemon.tables import safe
 from daemon.template_file import template_for
 from daemon.tls_check import tls_findings
@@ -56,6 +57,7 @@ def node_findings(config: Config) -> Iterator[Finding]:
     yield _storage(config)
     yield _free_space(config)
     yield _job_table(config)
+    yield from port_findings(config)
     yield from tls_findings(config, datetime.now(UTC))
     yield from _network_and_device(config)
     yield from _destinations(config)

@@ -1,8 +1,12 @@
 """`oarlock check` and `oarlock echo`: whether a node works, before the first patient."""
 
+import errno
+import socket
+
 import pytest
 import torch
 
+from daemon.listener_lock import alone
 from tests.band_bundle import write_band_bundle
 from tests.command import Oarlock, write_config
 from tests.conditions import free_port
@@ -70,12 +74,59 @@ def test_check_is_content_with_a_node_that_works(oarlock, tmp_path):
         "storage",
         "space",
         "job table",
+        "port 0",
         "model",
         "device",
     ):
         assert f"✓  {subject}" in answer.out, subject
     assert "bands 1, 4 structures" in answer.out
     assert "✓  destination TPS" in answer.out
+
+
+def port_lines(oarlock, tmp_path, more: str = "") -> str:
+    """What `oarlock check` finds of the ports, where one is taken."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        write_config(tmp_path, more)
+        config = tmp_path / "oarlock.toml"
+        config.write_text(config.read_text().replace("port = 0", f"port = {port}", 1))
+        lines = [" ".join(line.split()) for line in oarlock("check").out.splitlines()]
+    return "\n".join(line.replace(str(port), "PORT") for line in lines if " port " in f" {line}")
+
+
+def test_check_finds_a_port_that_another_program_has(oarlock, tmp_path):
+    """What makes most first starts fail is found before, with the command that tells who it is."""
+    found = port_lines(oarlock, tmp_path)
+
+    assert found == "✗ port PORT another program has it; which, tells: ss -ltnp 'sport = :PORT'"
+
+
+def test_check_is_content_with_a_port_that_the_listener_has(oarlock, tmp_path):
+    with alone(tmp_path):
+        assert port_lines(oarlock, tmp_path) == "✓ port PORT taken, and the listener runs"
+
+
+def test_check_says_that_a_low_port_takes_a_privilege(oarlock, tmp_path, monkeypatch):
+    """Whoever checks may lack what the service was given."""
+
+    def refuse(_socket, _address):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("daemon.port_check.socket.socket.bind", refuse)
+    config = tmp_path / "oarlock.toml"
+    config.write_text(config.read_text().replace("port = 0", "port = 104", 1))
+
+    assert "– port 104 takes a privilege" in " ".join(oarlock("check").out.split())
+
+
+def test_check_finds_an_address_that_is_another_computers(oarlock, tmp_path):
+    config = tmp_path / "oarlock.toml"
+    config.write_text(config.read_text().replace("127.0.0.1", "192.0.2.1", 1))  # for documents (RFC 5737)
+
+    words = "✗ port 0 cannot be bound on 192.0.2.1: Cannot assign requested address"
+    assert words in " ".join(oarlock("check").out.split())
 
 
 @pytest.mark.usefixtures("queue")

@@ -19,7 +19,7 @@ from daemon.errors import CannotStart, StorageFull
 from daemon.job_queue_engine import forget_journal
 from daemon.job_queue_shared import SharedCommits
 from daemon.jobs import JobState
-from daemon.roles import alone
+from daemon.listener_lock import alone
 from daemon.spool import Spool
 from tests.acceptance.processes import PROCESS_SECONDS, install
 from tests.conditions import wait_until

@@ -11,6 +11,7 @@ from daemon.errors import CannotStart
 from daemon.outgoing_association import OutcomeKind
 from daemon.tls import server_context
 from tests.certificates import Authority
+from tests.conditions import accepts_tcp
 from tests.nodes import receiving_node
 from tests.peers import dcmtk_send, free_port, storescp
 from tests.phantom import write_series
@@ -71,6 +72,20 @@ def test_images_come_by_tls_and_by_the_plain_port_beside_it(tmp_path, authority,
         assert sent.returncode == 0, sent.stderr
         assert says("echoscu", node.port)
         assert [job.instance_count for job in node.queue.jobs()] == [3]
+
+
+def test_a_port_for_tls_that_is_taken_leaves_none_open(tmp_path, authority, own):
+    """Who could not start holds nothing that keeps the next one from starting."""
+    plain = free_port()
+    with receiving_node(tmp_path / "one") as other:
+        secured = tls(authority, own, port=other.port)
+        with (
+            pytest.raises(CannotStart, match=str(other.port)),
+            receiving_node(tmp_path / "two", tls=secured, node={"port": plain}),
+        ):
+            pytest.fail("two listeners on one port")
+
+        assert not accepts_tcp(plain)
 
 
 def test_only_tls_closes_the_plain_port(tmp_path, authority, own, peer):
