@@ -190,8 +190,17 @@ def test_what_helps_one_group_of_data_and_harms_another_is_seen(file: Path) -> N
     (row,) = (line for line in text.splitlines() if line.startswith("| other |"))
     assert head.split(" | ")[-2:] == ["difference on clinics", "difference on people |"]
     assert row.split(" | ")[-2:] == [
-        "+0.010 ± 0.000 [+0.010, +0.010]", "-0.400 ± nan [-0.400, -0.400] |",
+        "+0.010 ± 0.000 [+0.010, +0.010]", "-0.400 in one case |",
     ]  # fmt: skip
+
+
+def test_groups_that_a_run_did_not_measure_have_no_difference(file: Path) -> None:
+    reference = of("clinics", {("a", "Brain"): 0.5}) | of("people", {("x", "Eye_L"): 0.6})
+    other = of("clinics", {("a", "Brain"): 0.4})
+
+    text = as_markdown(read_variants(file), {"reference": reference, "other": other})
+
+    assert "| -0.100 in one case | no case in both |" in text
 
 
 @pytest.mark.parametrize(("found", "is_said"), [(0.0, True), (0.2, False)])

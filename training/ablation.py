@@ -62,8 +62,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class Difference:
-    """Variant minus reference: mean over cases of the mean over a case's organs, its spread, 95 % interval."""
+    """Variant minus reference: mean over cases of the mean over a case's organs, its spread, 95 % interval.
 
+    Of one case neither spread nor interval is known; of none, nothing.
+    """
+
+    case_count: int
     mean: float
     deviation: float
     low: float
@@ -202,10 +206,13 @@ def difference(scores: Scores, reference: Scores, group: str) -> Difference:
         if place.group == group and not np.isnan(pair).all():
             cases[place.case].append(float(-np.diff(np.nan_to_num(pair, nan=1.0))[0]))
     values = np.array([np.mean(cases[case]) for case in sorted(cases)])
+    if len(values) < 2:
+        return Difference(
+            len(values), float(values.sum()) if cases else math.nan, math.nan, math.nan, math.nan
+        )
     drawn = np.random.default_rng(0).choice(values, (RESAMPLES, len(values))).mean(1)
     low, high = np.percentile(drawn, (2.5, 97.5))
-    deviation = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-    return Difference(float(values.mean()), deviation, float(low), float(high))
+    return Difference(len(values), float(values.mean()), float(values.std(ddof=1)), float(low), float(high))
 
 
 def as_markdown(variants: Iterable[Variant], measured: dict[str, Scores]) -> str:
@@ -279,6 +286,8 @@ def _means(scores: Scores, *, small: bool) -> NDArray[np.float64]:
 
 def _change(scores: Scores, reference: Scores, group: str) -> str:
     d = difference(scores, reference, group)
+    if d.case_count < 2:
+        return f"{d.mean:+.3f} in one case" if d.case_count else "no case in both"
     return f"{d.mean:+.3f} ± {d.deviation:.3f} [{d.low:+.3f}, {d.high:+.3f}]"
 
 
