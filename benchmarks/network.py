@@ -77,12 +77,14 @@ def ours(
     dtype: torch.dtype,
     overlap: float = 0.5,
     progress: Callable[[float], None] | None = None,
+    *,
+    everywhere: bool = True,
 ) -> Tensor:
-    """(organs, D, H, W) masks."""
-    outputs = len(bundle.structure_names)
+    """(organs, D, H, W) masks, by nnU-Net's tiles or, not `everywhere`, by those of the worker."""
     found = predict(
-        bundle.network, image, bundle.tile, outputs, overlap=overlap, dtype=dtype, progress=progress
-    )
+        bundle.network, image, bundle.tile, len(bundle.structure_names), overlap=overlap, everywhere=everywhere,
+        dtype=dtype, progress=progress,
+    )  # fmt: skip
     return found > 0.5
 
 
@@ -120,7 +122,7 @@ def _measured(bundle: Bundle, image: Tensor, *, quick: bool) -> Report:
     programs = {
         USED: Program(lambda: ours(bundle, image, used)),
         EXACT: Program(lambda: ours(bundle, image, torch.float32)),
-        AS_SHIPPED: Program(lambda: ours(bundle, image, used, OVERLAP)),
+        AS_SHIPPED: Program(lambda: ours(bundle, image, used, OVERLAP, everywhere=False)),
     }
     unmeasured = ["GPUs: none was at hand."]
     if peers.see("nnunet"):

@@ -21,6 +21,8 @@ SOLID_HU = -400.0
 """Denser than this is patient, couch or clothing: no air, no lung."""
 SOLID_STEP = 2
 """Solid things are looked for on every second row and column, and must be three of these thick."""
+MARGIN = 4
+"""Voxels that tiles reach beyond what is solid, where the image does: at its edge a tile sees too little."""
 
 OVERLAP = 0.4
 """Share of a tile that its neighbour covers too; less is quicker and costs accuracy (docs/weights.md)."""
@@ -38,6 +40,7 @@ def predict(
     outputs: int,
     *,
     overlap: float = OVERLAP,
+    everywhere: bool = False,
     dtype: torch.dtype = torch.float32,
     progress: Callable[[float], None] | None = None,
 ) -> Tensor:
@@ -55,6 +58,9 @@ def predict(
         How many of the network's channels are kept, from the first.
     overlap
         Share of a tile that its neighbour covers too.
+    everywhere
+        Spreads tiles over the whole volume, as nnU-Net does. By default those of each level cover what is solid
+        there: a head needs fewer than the shoulders below it.
     dtype
         Precision of the network's arithmetic.
     progress
@@ -72,17 +78,12 @@ def predict(
         [F.pad(channel, (0, w, 0, h, 0, d), value=v) for channel, v in zip(image, air, strict=True)]
     )
     shape = padded.shape[1:]
-    boxes = [
-        _box(corner, tile)
-        for corner in itertools.product(
-            *(_starts(n, side, overlap) for n, side in zip(shape, tile, strict=True))
-        )
-    ]
+    solid = _solid(padded[0]).cpu()
+    boxes = _tiles(torch.ones_like(solid) if everywhere else solid, shape, tile, overlap)
     weight = gaussian(tile).to(image.device)
     total = torch.zeros(shape, device=image.device)
     for box in boxes:
         total[box] += weight
-    solid = _solid(padded[0]).cpu()
     boxes = [box for box in boxes if bool(solid[_coarse(box)].any())]
     with torch.inference_mode():
         arranged = Arranged(network, outputs, dtype)
@@ -134,10 +135,35 @@ def gaussian(tile: Triple) -> Tensor:
     return sides[0][:, None, None] * sides[1][None, :, None] * sides[2][None, None, :]
 
 
-def _starts(length: int, side: int, overlap: float) -> list[int]:
-    """First index of every tile along an axis: evenly spread, the first at 0, the last at the end."""
-    count = math.ceil((length - side) / (side * (1 - overlap))) + 1
-    return [round(index * (length - side) / max(1, count - 1)) for index in range(count)]
+def _tiles(wanted: Tensor, shape: torch.Size, tile: Triple, overlap: float) -> list[tuple[slice, ...]]:
+    """Tiles that cover what is wanted (D, H / step, W / step): a rectangle of them at each level of the slices."""
+    boxes = []
+    for first in _starts(0, shape[0], tile[0], overlap):
+        level = wanted[first : first + tile[0]].any(0)
+        rows = _covering(level.any(1), shape[1], tile[1], overlap)
+        columns = _covering(level.any(0), shape[2], tile[2], overlap)
+        boxes += [_box((first, *corner), tile) for corner in itertools.product(rows, columns)]
+    return boxes
+
+
+def _covering(wanted: Tensor, length: int, side: int, overlap: float) -> list[int]:
+    """First index of every tile along an axis that covers what is wanted (length / step) with a margin."""
+    places = wanted.nonzero()
+    if not len(places):
+        return []
+    low = max(0, int(places[0]) * SOLID_STEP - MARGIN)
+    high = min(length, (int(places[-1]) + 1) * SOLID_STEP + MARGIN)
+    if high - low < side:
+        low = min(max(0, (low + high - side) // 2), length - side)
+        high = low + side
+    return _starts(low, high, side, overlap)
+
+
+def _starts(low: int, high: int, side: int, overlap: float) -> list[int]:
+    """First index of every tile along an axis: evenly spread, the first at the low end, the last at the high."""
+    length = high - low - side
+    count = math.ceil(length / (side * (1 - overlap))) + 1
+    return [low + round(index * length / max(1, count - 1)) for index in range(count)]
 
 
 def _box(corner: tuple[int, ...], tile: Triple) -> tuple[slice, ...]:

@@ -213,6 +213,34 @@ def test_tiles_of_air_are_not_computed() -> None:
     assert found[..., 20:].max() == 0
 
 
+def test_tiles_follow_the_body_from_level_to_level() -> None:
+    """A head between wide shoulders and air takes few tiles, and every voxel of it is seen."""
+    corners: list[torch.Tensor] = []
+
+    class Noting(Scaled):
+        def forward(self, places: torch.Tensor) -> torch.Tensor:
+            corners.append(places[0, 1:, 0, 0, 0])
+            return super().forward(places[:, :1])
+
+    shape = (24, 40, 64)
+    hu = torch.full(shape, -1000.0)
+    hu[:12, 8:32] = torch.from_numpy(np.random.default_rng(0).uniform(-99, 99, (12, 24, 64))).float()
+    hu[12:, 12:28, 25:41] = torch.from_numpy(np.random.default_rng(1).uniform(-99, 99, (12, 16, 16))).float()
+    axes = torch.meshgrid(*(torch.arange(float(length)) for length in shape), indexing="ij")
+
+    found = predict(Noting(), torch.stack([hu, *axes]), (8, 16, 16), outputs=1)
+    fitted = {tuple(corner.tolist()) for corner in corners}
+    corners.clear()
+    predict(Noting(), torch.stack([hu, *axes]), (8, 16, 16), outputs=1, everywhere=True)
+
+    body = hu > -1000
+    assert float((found[0].float() - (hu / 100).sigmoid())[body].abs().max()) < 2e-3
+    assert {corner[1:] for corner in fitted if corner[0] == 16} == {
+        (row, column) for row in (10, 14) for column in (24, 28)
+    }
+    assert len(fitted) < len(corners) * 0.7
+
+
 def test_tiles_of_nothing_but_couch_are_not_computed() -> None:
     """What is solid but thin is no patient; what is as thick as a finger is looked at."""
     calls = []
