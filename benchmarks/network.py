@@ -31,6 +31,7 @@ USED, EXACT, AS_SHIPPED = "oarlock", "oarlock, float32", "oarlock, tiles of the 
 ABOUT = (
     "Both get the image on the network's grid and give a mask for each organ; neither reads nor resamples.",
     "Both tile alike, by half a tile, and nnU-Net does not mirror; ours leaves out tiles that hold no body.",
+    "The worker's tiles lie, at each level of the slices, about what is solid there.",
     "nnU-Net computes in float32 on a CPU. Ours computes its finest level in float32 and others in bfloat16,",
     "where the processor computes bfloat16 natively; otherwise all in float32 too.",
     f"Without a Dice of all voxels of {LEAST_DICE} there would be no figures.",
