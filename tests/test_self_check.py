@@ -83,13 +83,12 @@ def test_check_is_content_with_a_node_that_works(oarlock, tmp_path):
     assert "✓  destination TPS" in answer.out
 
 
-def port_lines(oarlock, tmp_path, more: str = "") -> str:
+def port_lines(oarlock, tmp_path) -> str:
     """What `oarlock check` finds of the ports, where one is taken."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        write_config(tmp_path, more)
         config = tmp_path / "oarlock.toml"
         config.write_text(config.read_text().replace("port = 0", f"port = {port}", 1))
         lines = [" ".join(line.split()) for line in oarlock("check").out.splitlines()]
