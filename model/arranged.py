@@ -11,13 +11,12 @@ float32; so masks are those of float32 in all but a few voxels in a hundred thou
 import copy
 import math
 from collections.abc import Iterator
-from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from model.unet import Triple, UNet3D, fold, unfold
+from model.convolution import ChannelByChannel, for_prediction
+from model.unet import UNet3D, fold, unfold
 
 ABSENT_LOGIT = -7.0
 """An organ that is nowhere in a tile likelier than one in a thousand is not there."""
@@ -72,49 +71,21 @@ class Arranged:
         """Organs that may be somewhere in a tile; on a GPU all at once, as to ask would take longer."""
         if logits.device.type != "cpu":
             return [slice(0, self._outputs)]
-        # In the order of memory and one axis after the other: otherwise this takes as long as the convolutions.
-        greatest = (
-            logits[0].permute(1, 2, 3, 0).amax(dim=0).amax(dim=(0, 1)).view(self._outputs, -1).amax(dim=1)
-        )
+        greatest = logits.view(self._outputs, -1).amax(dim=1)
         return [slice(n, n + 1) for n, logit in enumerate(greatest.tolist()) if logit > ABSENT_LOGIT]
-
-
-class _Convolution(nn.Module):
-    """A convolution, transposed or not, that brings what it gets to its own precision."""
-
-    def __init__(self, conv: nn.Conv3d | nn.ConvTranspose3d, dtype: torch.dtype) -> None:
-        super().__init__()
-        weight = conv.weight.detach().to(dtype=dtype, memory_format=torch.channels_last_3d)
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        bias = None if conv.bias is None else nn.Parameter(conv.bias.detach().to(dtype), requires_grad=False)
-        self.bias = bias
-        self._stride, self._padding = conv.stride, cast("Triple", conv.padding)  # never words, in our network
-        self._is_transposed = isinstance(conv, nn.ConvTranspose3d)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(1, C, D, H, W) to (1, C', D', H', W')."""
-        x = x.to(self.weight.dtype)
-        if self._is_transposed:
-            return F.conv_transpose3d(x, self.weight, self.bias, self._stride)
-        if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-            # torch itself calls oneDNN only where it thinks a layer large, and otherwise takes twice as long.
-            return torch.mkldnn_convolution(
-                x, self.weight, self.bias, self._padding, self._stride, (1, 1, 1), 1
-            )
-        return F.conv3d(x, self.weight, self.bias, self._stride, self._padding)
 
 
 def _arranged(network: UNet3D, outputs: int, dtype: torch.dtype) -> UNet3D:
     layers = copy.deepcopy(network).eval()
-    kept = outputs * math.prod(network.config.fold)
-    layers.head.weight = nn.Parameter(layers.head.weight[:kept])
-    if layers.head.bias is not None:
-        layers.head.bias = nn.Parameter(layers.head.bias[:kept])
     fine = _fine(layers) if layers.head.weight.device.type == "cpu" else frozenset()
     for parent in list(layers.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Conv3d | nn.ConvTranspose3d):
-                setattr(parent, name, _Convolution(child, torch.float32 if child in fine else dtype))
+            precision = torch.float32 if child in fine else dtype
+            if child is layers.head:
+                kept = outputs * math.prod(network.config.fold)
+                setattr(parent, name, ChannelByChannel(layers.head, kept, precision))
+            elif isinstance(child, nn.Conv3d | nn.ConvTranspose3d):
+                setattr(parent, name, for_prediction(child, precision))
     return layers
 
 
