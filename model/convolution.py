@@ -18,8 +18,10 @@ OUT = 6
 """Slices that are computed together; more would save little and round worse."""
 TAPS = 3
 """Slices that a kernel reaches over."""
+IN = OUT + TAPS - 1
+"""Slices from which they are computed, and places at which polynomials are evaluated."""
 POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
-"""At which the polynomials are evaluated, and at infinity."""
+"""Those places, but for infinity."""
 
 
 def for_prediction(conv: nn.Conv3d | nn.ConvTranspose3d, dtype: torch.dtype) -> nn.Module:
@@ -76,9 +78,8 @@ class ChannelByChannel(nn.Module):
         """(1, C, D, H, W) to (1, C', D, H, W), contiguous."""
         C, *shape = x.shape[1:]
         voxels = x[0].to(self.weight.dtype).permute(1, 2, 3, 0).reshape(-1, C)
-        return (
-            torch.mm(self.weight, voxels.T).add_(self.bias).view(1, -1, *shape)
-        )  # addmm copies the bias first
+        channels = torch.mm(self.weight, voxels.T).add_(self.bias)  # addmm copies the bias first
+        return channels.view(1, -1, *shape)
 
 
 class _Winograd(nn.Module):
@@ -96,29 +97,20 @@ class _Winograd(nn.Module):
         C, D, H, W = x.shape[1:]
         groups = -(-D // OUT)
         slices = x[0].float().permute(1, 2, 3, 0).reshape(D, H * W * C)
-        sums = torch.mm(self._gather(D), slices).view(OUT + 2, groups, H, W, C).permute(0, 1, 4, 2, 3)
-        products = [
-            torch.mkldnn_convolution(each, kernel, None, (1, 1), (1, 1), (1, 1), 1).permute(0, 2, 3, 1)
-            for each, kernel in zip(sums, self._kernels, strict=True)
-        ]
-        flat = torch.stack(products).view((OUT + 2) * groups, -1)
-        return torch.mm(self._scatter(D), flat).view(1, D, H, W, -1).permute(0, 4, 1, 2, 3)
-
-    def _gather(self, depth: int) -> Tensor:
-        """Weights (points · groups, D) of the slices that go in; beyond them are slices of zeros."""
-        groups = -(-depth // OUT)
-        weights = torch.zeros(OUT + 2, groups, groups * OUT + 2)
-        for group in range(groups):
-            weights[:, group, group * OUT : group * OUT + OUT + 2] = self._into
-        return weights[:, :, 1 : depth + 1].reshape(-1, depth)
-
-    def _scatter(self, depth: int) -> Tensor:
-        """Weights (D, points · groups) of what comes out of the planar convolutions."""
-        groups = -(-depth // OUT)
-        weights = torch.zeros(groups, OUT, OUT + 2, groups)
-        for group in range(groups):
-            weights[group, :, :, group] = self._back
-        return weights.view(groups * OUT, -1)[:depth]
+        padded = F.pad(slices, (0, 0, 1, groups * OUT + 1 - D))
+        sums = padded.new_empty(IN, groups, H, W, C)
+        for group, into in enumerate(sums.flatten(2).unbind(1)):
+            torch.mm(self._into, padded[group * OUT :][:IN], out=into)
+        products = torch.stack(
+            [
+                torch.mkldnn_convolution(each, kernel, None, (1, 1), (1, 1), (1, 1), 1).permute(0, 2, 3, 1)
+                for each, kernel in zip(sums.permute(0, 1, 4, 2, 3), self._kernels, strict=True)
+            ]
+        ).flatten(2)
+        result = products.new_empty(groups, OUT, products.shape[2])
+        for product, back in zip(products.unbind(1), result, strict=True):
+            torch.mm(self._back, product, out=back)
+        return result.view(groups * OUT, H, W, -1)[:D].permute(3, 0, 1, 2)[None]
 
 
 def _on_onednn(x: Tensor) -> bool:
@@ -131,7 +123,6 @@ def _transforms() -> tuple[Tensor, Tensor, Tensor]:
     Two polynomials are multiplied by evaluating both at points, multiplying, and interpolating (Toom and Cook);
     a convolution is the transpose of that in one of its factors.
     """
-    size = OUT + TAPS - 1
     points = torch.tensor(POINTS, dtype=torch.float64)
 
     def evaluated(terms: int) -> Tensor:
@@ -141,5 +132,5 @@ def _transforms() -> tuple[Tensor, Tensor, Tensor]:
 
     of_kernel = evaluated(TAPS)
     scale = of_kernel.abs().sum(1, keepdim=True)  # so that no point's kernel is far larger than another's
-    into = torch.linalg.inv(evaluated(size)).T * scale
+    into = torch.linalg.inv(evaluated(IN)).T * scale
     return into.float(), of_kernel / scale, evaluated(OUT).T.float()
