@@ -42,7 +42,7 @@ def _least_seconds(work: Callable[[], object]) -> float:
 
 _FORWARDS = (torch.ops.aten.conv3d.default, torch.ops.aten.mkldnn_convolution.default)
 _TRANSPOSED = torch.ops.aten.conv_transpose3d.input
-_PRODUCT = torch.ops.aten.mm.default
+_PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.mm.out)
 """As inference mode calls them."""
 _WORK = ("conv", "mm", "matmul", "dot")
 
@@ -66,7 +66,7 @@ class _Operations(TorchDispatchMode):
             image, weight = args[:2]
             places: Tensor = image if func is _TRANSPOSED else result
             self.count[image.dtype] += 2 * weight.numel() * len(places) * math.prod(places.shape[2:])
-        elif func is _PRODUCT:
+        elif func in _PRODUCTS:
             self.count[result.dtype] += 2 * math.prod(args[0].shape) * result.shape[1]
         elif any(word in str(func) for word in _WORK):
             raise NotImplementedError(f"nobody counts the operations of {func}")
