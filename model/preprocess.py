@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from model.blur import blurred
 from model.ct import CTVolume
 from model.geometry import Mask, SliceGrid, bounding_box
 from model.network_input import BODY_HU, Preprocessing, smoothing_variance
@@ -46,7 +47,9 @@ def to_network_grid(volume: CTVolume, preprocessing: Preprocessing) -> NetworkIm
     """Bring the body in a volume onto the network's grid."""
     box = body_box(volume.hu, volume.grid)
     hu, grid = _evenly_spaced(volume.hu[box], _cropped(volume.grid, box))
-    image = _smoothed(_as_image(hu, grid), preprocessing)
+    spacing = np.linalg.norm(grid.affine()[:3, :3], axis=0).tolist()
+    # What is sharper than the network knows must not turn into noise when it is resampled.
+    image = _as_image(blurred(hu, smoothing_variance(spacing, preprocessing)), grid)
     low, high = extent_mm(grid)
     dz, dy, dx = preprocessing.spacing_mm
     size = [math.ceil(length / step) + 1 for length, step in zip(high - low, (dx, dy, dz), strict=True)]
@@ -199,7 +202,7 @@ def _evenly_spaced(hu: NDArray[np.int16], grid: SliceGrid) -> tuple[NDArray[np.i
     )
 
 
-def _as_image(hu: NDArray[np.int16], grid: SliceGrid) -> sitk.Image:
+def _as_image(hu: NDArray[np.float32], grid: SliceGrid) -> sitk.Image:
     """A SimpleITK image of evenly spaced slices; its direction matrix is sheared where the gantry was tilted."""
     affine = grid.affine()
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
@@ -208,16 +211,6 @@ def _as_image(hu: NDArray[np.int16], grid: SliceGrid) -> sitk.Image:
     image.SetOrigin(affine[:3, 3].tolist())
     image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
     return image
-
-
-def _smoothed(image: sitk.Image, preprocessing: Preprocessing) -> sitk.Image:
-    """Blur what is sharper than the network knows, so that resampling does not turn detail into noise."""
-    smooth: sitk.Image = sitk.Cast(image, sitk.sitkFloat32)
-    variance = smoothing_variance(image.GetSpacing(), preprocessing)
-    if not any(variance):
-        return smooth
-    blurred: sitk.Image = sitk.DiscreteGaussian(smooth, variance, useImageSpacing=False)
-    return blurred
 
 
 def extent_mm(grid: SliceGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from model.blur import blurred
 from model.network_input import Preprocessing, smoothing_variance
 from model.structures import OTHER_PROTOCOLS, unqualified
 from training.config import ORGANS
@@ -313,12 +314,8 @@ def smoothed(case: Case, preprocessing: Preprocessing) -> Case:
     variance = smoothing_variance(case.image_frame.spacing_mm[::-1], preprocessing, case.smoothed_to_mm)
     if not any(variance):
         return case
-    # Not above: a training runs where it cannot be installed, on packs that are smooth enough.
-    import SimpleITK as sitk
-
-    image = sitk.GetImageFromArray(case.image.astype(np.float32))
-    blurred = sitk.GetArrayFromImage(sitk.DiscreteGaussian(image, variance, useImageSpacing=False))
-    return replace(case, image=np.rint(blurred).astype(np.int16), smoothed_to_mm=preprocessing.resolution_mm)
+    image = np.rint(blurred(case.image, variance)).astype(np.int16)
+    return replace(case, image=image, smoothed_to_mm=preprocessing.resolution_mm)
 
 
 def _frame(table: dict[str, list[float]]) -> Frame:

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from model.blur import blurred
 from model.network_input import smoothing_sigma_mm
 from training.config import ORGANS
 from training.dataset import NETWORK_RESOLUTION_MM, Case, Frame
@@ -62,9 +62,7 @@ def _synthetic(
     z, y, x = frame.origin_mm
     origin = (z, y - front * spacing[1], x - side * spacing[2])
     sigma = smoothing_sigma_mm(spacing[1], NETWORK_RESOLUTION_MM) / spacing[1]
-    smooth = sitk.GetArrayFromImage(
-        sitk.DiscreteGaussian(sitk.GetImageFromArray(image), [sigma**2, sigma**2, 0.0], useImageSpacing=False)
-    )
+    smooth = blurred(image, [sigma**2, sigma**2, 0.0])
     known = dict.fromkeys(masks, WHOLE)
     cropped, label_frame = crop(labels, frame)
     return Case(
