@@ -1,6 +1,6 @@
 """Blur an image on its own grid, by the discrete Gaussian, with all cores. numpy and scipy.
 
-The same as ITK's DiscreteGaussianImageFilter, in a third of its time: kernels of e^-t I_n(t) (Lindeberg 1990), and
+The same as ITK's DiscreteGaussianImageFilter, in half its time: kernels of e^-t I_n(t) (Lindeberg 1990), and
 beyond an edge the image goes on as it is there.
 """
 
