@@ -76,7 +76,7 @@ class Arranged:
 
 
 def _arranged(network: UNet3D, outputs: int, dtype: torch.dtype) -> UNet3D:
-    layers = copy.deepcopy(network).eval()
+    layers = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
     fine = _fine(layers) if layers.head.weight.device.type == "cpu" else frozenset()
     for parent in list(layers.modules()):
         for name, child in list(parent.named_children()):

@@ -62,6 +62,11 @@ def test_in_bfloat16_it_is_far_nearer_than_autocast_comes(network: UNet3D) -> No
     assert float((found - exact).square().mean()) < 0.25 * float((cast - exact).square().mean())
 
 
+def test_nobody_has_to_switch_gradients_off(network: UNet3D) -> None:
+    """Three slices are convolved in place, which takes no gradients: nothing asks for any."""
+    assert not all_logits(Arranged(network, KEPT, torch.float32), tile()).requires_grad
+
+
 def test_the_network_itself_stays_as_it_was(network: UNet3D) -> None:
     """It may be in training: only a copy is arranged."""
     before = {name: value.clone() for name, value in network.state_dict().items()}
