@@ -194,9 +194,12 @@ def erase(
     loaded = load(config)
     spool = Spool(loaded.storage.root, loaded.storage.min_free_bytes)
     with _queue(config) as queue:
-        chosen = [queue.job(job) for job in jobs or ()] + (
-            jobs_of_patient(queue, spool, patient) if patient else []
-        )
+        chosen = [queue.job(job) for job in jobs or ()]
+        if patient:
+            with tables.console(errors=True).status(
+                "looking at the images of series that were never contoured"
+            ):
+                chosen += jobs_of_patient(queue, spool, patient)
         if not chosen:
             wrong_use("nothing to erase: no job was named, or none has this Patient ID")
         tables.console().print(tables.jobs_table(chosen))

@@ -22,7 +22,6 @@ from daemon.job_records import (
     StructureRecord,
 )
 from daemon.jobs import DeliveryState, JobState
-from model.errors import ReasonCode
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -123,10 +122,12 @@ def of_patient(database: sqlite3.Connection, patient_id: str) -> list[JobRecord]
 
 
 def of_several(database: sqlite3.Connection) -> list[JobRecord]:
-    """Jobs whose files are there and may be of several patients: rejected for that, or with images set aside."""
-    is_mixed = "reason_code = ? OR EXISTS (SELECT 1 FROM set_asides WHERE job_id = jobs.id)"
-    which = f"WHERE state != ? AND ({is_mixed}) ORDER BY id"
-    return _read(database, JobRecord, which, JobState.PURGED.value, ReasonCode.MIXED_PATIENT.value)
+    """Jobs whose files are there and may be of several patients: never contoured, or with images set aside.
+
+    Contoured is only what was read and found to be of one patient.
+    """
+    is_mixed = "model_digest IS NULL OR EXISTS (SELECT 1 FROM set_asides WHERE job_id = jobs.id)"
+    return _read(database, JobRecord, f"WHERE state != ? AND ({is_mixed}) ORDER BY id", JobState.PURGED.value)
 
 
 def of_job(database: sqlite3.Connection, kind: type[_Record], job_id: int) -> list[_Record]:

@@ -50,7 +50,7 @@ def forget_old(queue: JobQueue, now: datetime, identifiers_days: float) -> int:
 def jobs_of_patient(queue: JobQueue, spool: Spool, patient_id: str) -> list[JobRecord]:
     """Jobs whose row or files name a Patient ID, oldest first.
 
-    A row names the patient of the first image alone; of a series with several patients the files are searched.
+    A row names the patient of the first image alone; of a series that may have several the files are searched.
     """
     named = {job.id: job for job in queue.jobs_of_patient(patient_id)}
     for job in queue.jobs_of_several():
