@@ -17,7 +17,7 @@ from daemon.spool import Spool
 log = structlog.get_logger()
 
 _CLAIM_SECONDS = 300.0
-_TIMEOUTS = Timeouts(connection=30, association=30, response=30, stall=30)
+REPORT_TIMEOUTS = Timeouts(connection=30, association=30, response=30, stall=30)
 
 
 class CommitmentReporter:
@@ -80,7 +80,7 @@ class CommitmentReporter:
         tls = self._settings().tls
         try:
             with associated(
-                node, request.called_ae_title, contexts, _TIMEOUTS, tls, roles=roles
+                node, request.called_ae_title, contexts, REPORT_TIMEOUTS, tls, roles=roles
             ) as association:
                 status, _ = association.send_n_event_report(
                     report(request.transaction_uid, verdict),

@@ -46,7 +46,8 @@ from daemon.transfer_syntaxes import UNCOMPRESSED, decodable_transfer_syntaxes
 
 log = structlog.get_logger()
 
-_VERSION_NOT_SUPPORTED = (1, 2, 2)
+VERSION_NOT_SUPPORTED = (1, 2, 2)
+"""Result, source and reason of the rejection of a peer that does not speak version 1 of the protocol."""
 
 _USER, _PROVIDER = 0, 2
 """Sources of an A-ABORT (PS3.8 table 9-26)."""
@@ -254,7 +255,7 @@ class Listener:
     ) -> tuple[bytes, Association | None]:
         """Admit an association or say how it is rejected; a policy that fails lets nobody in."""
         if not proposal.speaks_version_1:
-            return reject(_VERSION_NOT_SUPPORTED), None
+            return reject(VERSION_NOT_SUPPORTED), None
         asked = AssociationRequest(
             calling=proposal.calling,
             called=proposal.called,

@@ -25,7 +25,7 @@ from daemon.structure_template import (
     template_of,
 )
 from daemon.template_checks import contradictions
-from model.structures import Code, offered_structure
+from model.structures import EXTRA_STRUCTURES, STRUCTURES, Code, offered_structure
 
 _LONGEST_MARGIN_MM = 100.0
 _DARKER = 0.6
@@ -217,10 +217,12 @@ def _darkened(line: TemplateStructure, lines: Sequence[TemplateStructure]) -> Te
     """A derived structure without a colour of its own is darker than what it is derived from."""
     if not line.sources:
         return line
-    first = next((each for each in lines if each.name == line.sources[0]), None)
-    if first is None or first is line:
+    written = {each.name: each.colour_rgb for each in lines if each is not line}
+    organs = {each.name: each.colour_rgb for each in STRUCTURES + EXTRA_STRUCTURES}
+    first = (organs | written).get(line.sources[0])
+    if first is None:
         return line
-    red, green, blue = (round(_DARKER * value) for value in first.colour_rgb)
+    red, green, blue = (round(_DARKER * value) for value in first)
     return replace(line, colour_rgb=(red, green, blue))
 
 

@@ -20,12 +20,15 @@ from pydicom.uid import UID
 
 from daemon import tls
 from daemon.commitment import FailureReason
+from daemon.commitment_reporter import REPORT_TIMEOUTS
 from daemon.commitment_reports import ReportStatus
 from daemon.config import Config
+from daemon.courier import OwnFailure
 from daemon.delivery import ECHO_TIMEOUTS
 from daemon.delivery_words import PeerStatus, is_stored, status_words
 from daemon.dicom_port import NetworkLimits
 from daemon.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Rejection, StorageStatus
+from daemon.listener import VERSION_NOT_SUPPORTED
 from daemon.outgoing_association import OutcomeKind, Timeouts
 from daemon.series_query import QUERY_TIMEOUTS
 from model.structures import STRUCTURES
@@ -113,7 +116,9 @@ def _contexts(found: Contexts, role: Callable[[UID], str]) -> str:
 
 
 def _rejections() -> str:
-    rows = [(_words(each.name), *each.value, _WHEN_REJECTED[each]) for each in Rejection]
+    rows: list[Row] = [(_words(each.name), *each.value, _WHEN_REJECTED[each]) for each in Rejection]
+    version = "a version of the upper layer protocol other than 1"
+    rows.append(("protocol version not supported", *VERSION_NOT_SUPPORTED, version))
     return table(("reason", "result", "source", "reason code", "when"), rows)
 
 
@@ -123,7 +128,7 @@ _WHEN_REJECTED = {
     "[[destinations]] with `commitment` does",
     Rejection.CALLED_AE_TITLE_NOT_RECOGNISED: "neither the node's AE title nor one that a route is made for",
     Rejection.TEMPORARY_CONGESTION: "less free space than the watermark, except for storage commitment reports; "
-    "or the node is stopping",
+    "or the node is stopping, or cannot find out whether to take it",
     Rejection.LOCAL_LIMIT_EXCEEDED: "as many associations as allowed, in all or of this peer",
 }
 
@@ -141,8 +146,9 @@ def _answers_of_destinations() -> str:
 
 
 def _outcomes() -> str:
-    docs = attribute_docs(OutcomeKind)
-    return table(("outcome", "meaning"), [(each.value, docs[each.name]) for each in OutcomeKind])
+    docs = {**attribute_docs(OutcomeKind), **attribute_docs(OwnFailure)}
+    failures = [each for each in (*OutcomeKind, *OwnFailure) if each is not OutcomeKind.SENT]
+    return table(("failure", "meaning"), [(each.value, docs[each.name]) for each in failures])
 
 
 def _timeouts() -> str:
@@ -153,8 +159,10 @@ def _timeouts() -> str:
         if field.name.endswith("_seconds")
     ]
     for field in fields(Timeouts):
-        echo, query = (getattr(each, field.name) for each in (ECHO_TIMEOUTS, QUERY_TIMEOUTS))
-        values = f"{field.default:g} (C-ECHO {echo:g}, C-FIND {query:g})"
+        echo, query, answer = (
+            getattr(each, field.name) for each in (ECHO_TIMEOUTS, QUERY_TIMEOUTS, REPORT_TIMEOUTS)
+        )
+        values = f"{field.default:g} (C-ECHO {echo:g}, C-FIND {query:g}, answers for commitment {answer:g})"
         if field.name == "report":
             values = f"{field.default:g}"
         rows.append((f"caller, {field.name}", values, caller[field.name]))

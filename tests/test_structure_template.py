@@ -121,6 +121,13 @@ def test_a_derived_structure_is_darker_than_its_source_and_not_an_organ(load):
     assert (prv.interpreted_type, prv.organ) == (InterpretedType.AVOIDANCE, None)
 
 
+def test_a_derived_structure_is_darker_than_its_source_that_is_not_written_too(load):
+    template = load("[[structures]]", 'name = "PRV"', 'margin = { of = "SpinalCord", mm = 5 }')
+
+    cord = structure("SpinalCord").colour_rgb
+    assert template.structures[0].colour_rgb == tuple(round(0.6 * value) for value in cord)
+
+
 def test_a_derived_structure_keeps_the_colour_that_it_is_given_whichever_it_is(load):
     grey = load(
         *organ("SpinalCord"),
