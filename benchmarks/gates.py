@@ -30,11 +30,11 @@ from model.plausibility import LEAST_CONFIDENCE, check_plausibility
 from model.reference_ranges import ReferenceRanges
 from model.section_atlas import average_sections
 from model.segmenter import Segmenter
-from model.structures import structure, unqualified
+from model.structures import structure
 from training.dataset import Case, read_packs
 from training.evaluate import as_volume, slice_grid
 from training.metrics import dice
-from training.reference_ranges import measure_case
+from training.reference_ranges import whole_organs
 from training.section_atlas import brainstem_end_mm
 
 HU = NDArray[np.int16]
@@ -260,14 +260,7 @@ FAULTS = (
 def contours_of(case: Case) -> tuple[Masks, SliceGrid]:
     """The contours that were drawn of whole organs, by whichever protocol."""
     grid = slice_grid(case.label_frame, case.labels.shape)
-    return {name: Mask.from_full(drawn) for name, drawn in _whole_organs(case)}, grid
-
-
-def _whole_organs(case: Case) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    whole = measure_case(case)
-    drawn_as = {unqualified(drawn): drawn for drawn in case.known}
-    for name in whole:
-        yield name, case.organ(drawn_as[name])
+    return whole_organs(case), grid
 
 
 def fault_rows(drawn: list[tuple[Masks, SliceGrid]], ranges: ReferenceRanges) -> Iterator[str]:
@@ -346,9 +339,9 @@ def network_section(
 def _confidence_and_dice(
     case: Case, masks: Mapping[str, Mask], confidence: Mapping[str, float]
 ) -> Iterator[tuple[float, float]]:
-    for name, drawn in _whole_organs(case):
+    for name, drawn in whole_organs(case).items():
         if name in masks and drawn.shape == masks[name].shape:
-            yield confidence[name], dice(drawn, masks[name].full())
+            yield confidence[name], dice(drawn.full(), masks[name].full())
 
 
 def _on_confidence(pairs: list[tuple[float, float]]) -> str:

@@ -1,7 +1,7 @@
 """A structure template's TOML file: read, or every problem in it with its line."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -165,8 +165,10 @@ def _template(file: _File, problems: list[tuple[Location, str]]) -> Template:
         except ValueError as error:
             problems.append((("structures", index), str(error)))
     coloured = {line.name for line in file.structures if line.colour}
+    colours = {organ.name: organ.colour_rgb for organ in STRUCTURES + EXTRA_STRUCTURES}
+    colours |= {line.name: line.colour_rgb for line in lines}
     return Template(
-        file.name, tuple(line if line.name in coloured else _darkened(line, lines) for line in lines)
+        file.name, tuple(line if line.name in coloured else _darkened(line, colours) for line in lines)
     )
 
 
@@ -213,16 +215,11 @@ def _derivations(line: _Line) -> Iterator[Derivation]:
         yield Derivation(Operation.CROP, (line.crop.of, *line.crop.away_from), Margin.uniform(line.crop.mm))
 
 
-def _darkened(line: TemplateStructure, lines: Sequence[TemplateStructure]) -> TemplateStructure:
+def _darkened(line: TemplateStructure, colours: Mapping[str, tuple[int, int, int]]) -> TemplateStructure:
     """A derived structure without a colour of its own is darker than what it is derived from."""
-    if not line.sources:
+    if not line.sources or line.sources[0] not in colours:
         return line
-    written = {each.name: each.colour_rgb for each in lines if each is not line}
-    organs = {each.name: each.colour_rgb for each in STRUCTURES + EXTRA_STRUCTURES}
-    first = (organs | written).get(line.sources[0])
-    if first is None:
-        return line
-    red, green, blue = (round(_DARKER * value) for value in first)
+    red, green, blue = (round(_DARKER * value) for value in colours[line.sources[0]])
     return replace(line, colour_rgb=(red, green, blue))
 
 

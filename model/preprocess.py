@@ -47,9 +47,7 @@ def to_network_grid(volume: CTVolume, preprocessing: Preprocessing) -> NetworkIm
     """Bring the body in a volume onto the network's grid."""
     box = body_box(volume.hu, volume.grid)
     hu, grid = _evenly_spaced(volume.hu[box], _cropped(volume.grid, box))
-    spacing = np.linalg.norm(grid.affine()[:3, :3], axis=0).tolist()
-    # What is sharper than the network knows must not turn into noise when it is resampled.
-    image = _as_image(blurred(hu, smoothing_variance(spacing, preprocessing)), grid)
+    image = _smooth_image(hu, grid, preprocessing)
     low, high = extent_mm(grid)
     dz, dy, dx = preprocessing.spacing_mm
     size = [math.ceil(length / step) + 1 for length, step in zip(high - low, (dx, dy, dz), strict=True)]
@@ -202,11 +200,14 @@ def _evenly_spaced(hu: NDArray[np.int16], grid: SliceGrid) -> tuple[NDArray[np.i
     )
 
 
-def _as_image(hu: NDArray[np.float32], grid: SliceGrid) -> sitk.Image:
-    """A SimpleITK image of evenly spaced slices; its direction matrix is sheared where the gantry was tilted."""
+def _smooth_image(hu: NDArray[np.int16], grid: SliceGrid, preprocessing: Preprocessing) -> sitk.Image:
+    """A SimpleITK image of evenly spaced slices; its direction matrix is sheared where the gantry was tilted.
+
+    What is sharper than the network knows is blurred, so that resampling does not turn it into noise.
+    """
     affine = grid.affine()
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    image = sitk.GetImageFromArray(hu)
+    image = sitk.GetImageFromArray(blurred(hu, smoothing_variance(spacing.tolist(), preprocessing)))
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(affine[:3, 3].tolist())
     image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())

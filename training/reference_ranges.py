@@ -42,7 +42,13 @@ Measures = Mapping[str, OrganMeasure]
 
 
 def measure_case(case: Case) -> dict[str, OrganMeasure]:
-    """Organs that were contoured whole, and those of which a part is as good as the whole.
+    """Measures of `whole_organs`."""
+    grid = slice_grid(case.label_frame, case.labels.shape)
+    return {organ: measure_organ(mask, grid) for organ, mask in whole_organs(case).items()}
+
+
+def whole_organs(case: Case) -> dict[str, Mask]:
+    """Organs that were contoured whole, and those of which a part is as good as the whole, as they were drawn.
 
     An organ counts as whole if neither the labels nor the image end within it. Whoever drew it, it is the organ;
     but sections of the clinics' cord are a third larger, always.
@@ -61,7 +67,7 @@ def measure_case(case: Case) -> dict[str, OrganMeasure]:
         step = grid.spacing_mm[0]
         is_whole = bottom - step >= first and top + step <= last
         if is_whole or organ in NEVER_WHOLE:
-            organs[organ] = measure_organ(mask, grid)
+            organs[organ] = mask
     return organs
 
 
