@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# Apart, so that nobody who uses or measures the program has what only looks at it.
+AUDITORS := build/auditors
+
 .PHONY: install demo test bench model-card lint types contracts sbom audit clean
 
 install: $(INSTALLED)
@@ -14,14 +17,20 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt hatchling editables
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--no-build-isolation --editable '.[dev,training,audit]'
+		--no-build-isolation --editable '.[dev,training]'
 	touch $@
 
 # make demo CT=/path/to/series sends your own series instead of the made one.
 demo: install
 	$(BIN)/python -m tests.demo $(if $(CT),"$(CT)")
 
-test: lint types contracts
+$(AUDITORS)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(AUDITORS)
+	$(AUDITORS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		cyclonedx-bom pip-audit
+	touch $@
+
+test: lint types contracts $(AUDITORS)/.installed
 	$(BIN)/python -m pytest $(TESTS)
 
 # make bench BENCH='contours metrics' measures only these.
@@ -51,13 +60,12 @@ contracts: install
 
 # A CycloneDX bill of materials of an environment: make sbom ENVIRONMENT=/opt/oarlock/.venv
 ENVIRONMENT ?= $(VENV)
-sbom: install
-	mkdir -p build
-	$(BIN)/cyclonedx-py environment $(ENVIRONMENT) --pyproject pyproject.toml --output-reproducible \
+sbom: install $(AUDITORS)/.installed
+	$(AUDITORS)/bin/cyclonedx-py environment $(ENVIRONMENT) --pyproject pyproject.toml --output-reproducible \
 		--output-format JSON --output-file build/sbom.json
 
 # Fails where it could not look a library up, and then lists what is pinned with its licence.
-audit: install
+audit: install $(AUDITORS)/.installed
 	$(BIN)/python -m tests.audit
 
 clean:

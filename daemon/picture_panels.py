@@ -1,10 +1,12 @@
 """One section of the CT with its contours, letters and scale, drawn on matplotlib axes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from contourpy import contour_generator
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import AbstractPathEffect, Normal, Stroke
 from numpy.typing import NDArray
@@ -65,11 +67,16 @@ def draw_section(
         interpolation="bilinear",
         extent=(-right_mm / 2, (columns - 0.5) * right_mm, (rows - 0.5) * down_mm, -down_mm / 2),
     )
-    for name, inside in outlines.items():
-        part = _box_about(inside)
-        x, y = np.arange(columns)[part[1]] * right_mm, np.arange(rows)[part[0]] * down_mm
-        lines = axes.contour(x, y, inside[part], levels=[0.5], colors=[colour(name)], linewidths=1.7 * scale)
-        lines.set_path_effects(_halo(scale))
+    lines = [(line, colour(name)) for name, inside in outlines.items() for line in _lines_about(inside)]
+    axes.add_collection(
+        LineCollection(
+            [line * (right_mm, down_mm) for line, _ in lines],
+            colors=[shade for _, shade in lines],
+            linewidths=1.7 * scale,
+            path_effects=_halo(scale),
+        ),
+        autolim=False,
+    )
     left, right, top, bottom = _crop_mm(hu, list(outlines.values()), section.spacing_mm)
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
@@ -91,10 +98,16 @@ def volume_text(cm3: float) -> str:
     return f"{cm3:.0f}" if cm3 >= 100 else f"{cm3:.1f}" if cm3 >= 10 else f"{cm3:.2f}"
 
 
-def _box_about(inside: NDArray[np.float64]) -> tuple[slice, slice]:
-    """The part of an image that an organ's outline needs, with two pixels around it; the rest costs time."""
+def _lines_about(inside: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Lines (points, 2) of columns and rows between what is inside of an organ and what is not.
+
+    `Axes.contour` finds the same ones, and needs ten times as long to make artists of them.
+    """
     rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
-    return slice(max(rows[0] - 2, 0), rows[-1] + 3), slice(max(columns[0] - 2, 0), columns[-1] + 3)
+    top, left = max(rows[0] - 2, 0), max(columns[0] - 2, 0)
+    near = inside[top : rows[-1] + 3, left : columns[-1] + 3]  # the rest costs time
+    lines = contour_generator(z=near, line_type="Separate").lines(0.5)
+    return [line + np.array([left, top]) for line in cast("list[NDArray[np.float64]]", lines)]
 
 
 def _crop_mm(

@@ -22,6 +22,8 @@ from rich.table import Table
 from tests.paths import REPOSITORY
 
 PINNED = REPOSITORY / "constraints.txt"
+AUDITORS = REPOSITORY / "build/auditors/bin/python"
+"""Interpreter of the environment that `make audit` and `make test` install, with pip-audit and cyclonedx-bom."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def ask(path: Path = PINNED) -> Audit | str:
     with TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         answer = subprocess.run(
-            [sys.executable, "-m", "pip_audit", "--requirement", path, "--no-deps", "--disable-pip",
+            [AUDITORS, "-m", "pip_audit", "--requirement", path, "--no-deps", "--disable-pip",
              "--progress-spinner=off", "--timeout=15", "--format=json", "--output", report],
             capture_output=True, text=True, check=False,
         )  # fmt: skip

@@ -6,12 +6,11 @@ import re
 import subprocess
 import sys
 from importlib.metadata import requires
-from importlib.util import find_spec
 
 import pytest
 from rich.console import Console
 
-from tests.audit import Audit, licence, pinned, plain, tell
+from tests.audit import AUDITORS, Audit, licence, pinned, plain, tell
 from tests.paths import REPOSITORY
 
 OWN = {"oarlock", "pip", "setuptools"}
@@ -50,11 +49,11 @@ def test_a_known_vulnerability_fails_and_is_named():
     assert told(Audit.of({"dependencies": [sound, vulnerable | {"vulns": []}]}))[0] == 0
 
 
-@pytest.mark.skipif(not find_spec("cyclonedx_py"), reason="needs the extra `audit`")
+@pytest.mark.skipif(not AUDITORS.exists(), reason="`make test` installs the auditors, or `make sbom`")
 def test_the_bill_of_materials_agrees_with_what_is_pinned(tmp_path):
     file = tmp_path / "sbom.json"
     subprocess.run(
-        [sys.executable, "-m", "cyclonedx_py", "environment", sys.prefix, "--pyproject", "pyproject.toml",
+        [AUDITORS, "-m", "cyclonedx_py", "environment", sys.prefix, "--pyproject", "pyproject.toml",
          "--output-reproducible", "--output-format", "JSON", "--output-file", file],
         cwd=REPOSITORY, check=True, capture_output=True,
     )  # fmt: skip
