@@ -14,7 +14,6 @@ from scipy import ndimage
 
 from daemon.picture_views import Section
 from model.geometry import Mask
-from model.structures import structure
 
 WINDOW_HU = (-160.0, 240.0)
 """Soft tissue: level 40, width 400."""
@@ -23,6 +22,9 @@ BODY_HU = -400
 MARGIN_MM = 25.0
 LEAST_SIDE_MM = 200.0
 SCALE_BAR_MM = 50.0
+
+Colour = tuple[float, float, float]
+"""Red, green and blue, from 0 to 1."""
 
 INK, WARNING = "#e8ecf0", "#ffb84d"
 
@@ -45,6 +47,7 @@ def draw_section(
     section: Section,
     hu: NDArray[np.float64],
     outlines: Mapping[str, NDArray[np.float64]],
+    colours: Mapping[str, Colour],
     scale: float = 1.0,
 ) -> None:
     """Draw one panel: a square around the organs, or around the body without organs.
@@ -53,6 +56,8 @@ def draw_section(
     ----------
     hu, outlines
         (down, right) as the section samples them; outlines as `outlines_on` makes them.
+    colours
+        Of every outline.
     scale
         Size of letters and width of lines; 1 is for a panel of 4.4 inches.
     """
@@ -67,7 +72,7 @@ def draw_section(
         interpolation="bilinear",
         extent=(-right_mm / 2, (columns - 0.5) * right_mm, (rows - 0.5) * down_mm, -down_mm / 2),
     )
-    lines = [(line, colour(name)) for name, inside in outlines.items() for line in _lines_about(inside)]
+    lines = [(line, colours[name]) for name, inside in outlines.items() for line in _lines_about(inside)]
     axes.add_collection(
         LineCollection(
             [line * (right_mm, down_mm) for line, _ in lines],
@@ -87,9 +92,9 @@ def draw_section(
     _write_on_section(axes, section, (left, bottom), scale)
 
 
-def colour(name: str) -> tuple[float, float, float]:
-    """Of an organ, by its TG-263 name, from 0 to 1."""
-    red, green, blue = structure(name).colour_rgb
+def colour(rgb: tuple[int, int, int]) -> Colour:
+    """As matplotlib wants it."""
+    red, green, blue = rgb
     return red / 255, green / 255, blue / 255
 
 

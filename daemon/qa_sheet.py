@@ -26,7 +26,6 @@ from daemon.result_header import ModelIdentity, ResultIdentity, readable
 from daemon.structure_template import ROI, left_out
 from model.ct import CTVolume
 from model.findings import Finding, Severity, gravest
-from model.geometry import Mask
 
 PAGE_MM = (297.0, 210.0)
 """A4, the long side across."""
@@ -75,8 +74,9 @@ def build_qa_sheet(
     ranges: Mapping[str, tuple[float, float]] | None = None,
     findings: Sequence[Finding] | None = None,
 ) -> QASheet:
-    """Draw the sheet of one job; the same arguments make the same bytes.
+    """Draw the sheet of one job, in the names and colours of its structure set.
 
+    The same arguments make the same bytes.
     Six axial, two coronal and one sagittal section with the contours, in radiological convention and true
     proportions; each structure's volume beside the usual ones; what the checks found, gravest first; what made it.
 
@@ -114,17 +114,28 @@ def _compose(
     )
     page = _page(figure)
     _draw_head(page, volume, identity, model, gravest(ordered), identify=identify)
-    _draw_panels(figure, volume, {roi.organ: roi.mask for roi in rois if roi.organ})
+    _draw_panels(figure, volume, {roi.organ: roi for roi in rois if roi.organ})
     rows = rows_of(rois, volume.grid, ranges, ordered)
     below = _draw_table(page, rows, top=_HEAD_MM + 3)
+    sites_names = {roi.organ: roi.name for roi in rois if roi.organ}
     entries = [
-        *((f.severity.upper(), _BADGES[f.severity], f"{f.structure or 'image'}: {f.text}") for f in ordered),
+        *(
+            (f.severity.upper(), _BADGES[f.severity], f"{_subject(f, sites_names)}: {f.text}")
+            for f in ordered
+        ),
         *(("LEFT OUT", _FAINT, sentence) for sentence in left_out(rois)),
         *(("CT", _FAINT, remark) for remark in volume.remarks),
     ]
     _draw_findings(page, _summary(rows, findings), entries, top=below + 3)
     _draw_foot(page, has_ranges=bool(ranges))
     return figure
+
+
+def _subject(finding: Finding, sites_names: Mapping[str, str]) -> str:
+    """What a finding is about, under its name in the structure set and the one by which findings are told."""
+    organ = finding.structure
+    name = sites_names.get(organ or "", organ)
+    return "image" if organ is None else organ if name == organ else f"{name} ({organ})"
 
 
 def _png(figure: Figure) -> bytes:
@@ -212,8 +223,10 @@ def _draw_head(
     _write(page, centre, 17, words, size=9, color=ink, ha="center")
 
 
-def _draw_panels(figure: Figure, volume: CTVolume, masks: Mapping[str, Mask]) -> None:
+def _draw_panels(figure: Figure, volume: CTVolume, organs: Mapping[str, ROI]) -> None:
     """Two columns of axial sections from head to feet, one of coronal and sagittal sections."""
+    masks = {organ: roi.mask for organ, roi in organs.items()}
+    colours = {organ: colour(roi.colour_rgb) for organ, roi in organs.items()}
     sections = choose_sections(volume.grid, masks, coronal_count=2)
     *axial, coronal, other_coronal, sagittal = sections
     upright = [coronal, other_coronal, sagittal]
@@ -221,7 +234,7 @@ def _draw_panels(figure: Figure, volume: CTVolume, masks: Mapping[str, Mask]) ->
     layers = outlines_on(sections, masks)
     for section, (row, column), outlines in zip([*axial, *upright], places, layers, strict=True):
         axes = figure.add_axes(_panel_box(row, column))
-        draw_section(axes, section, section.sample(volume.hu, AIR_HU), outlines, scale=0.72)
+        draw_section(axes, section, section.sample(volume.hu, AIR_HU), outlines, colours, scale=0.72)
 
 
 def _panel_box(row: int, column: int) -> tuple[float, float, float, float]:
@@ -251,7 +264,7 @@ def _draw_table(page: Axes, rows: Sequence[Row], top: float) -> float:
         ink, weight = (_FAINT if is_missing else _RED if is_odd else _INK), "bold" if is_odd else "normal"
         if row.volume_cm3 is not None and row.is_organ:
             swatch = Rectangle(
-                (left, y - 1.5), 6, 3, facecolor=colour(row.name), edgecolor=_INK, linewidth=0.4
+                (left, y - 1.5), 6, 3, facecolor=colour(row.colour_rgb), edgecolor=_INK, linewidth=0.4
             )
             page.add_patch(swatch)
         if row.volume_cm3 is not None:

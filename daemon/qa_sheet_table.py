@@ -14,8 +14,8 @@ class Row:
 
     Parameters
     ----------
-    name
-        An organ's by TG-263, as the findings call it; a derived structure's own.
+    name, colour_rgb
+        As the structure set has them.
     is_organ
         Whether it is drawn; a derived structure is only listed.
     volume_cm3
@@ -29,6 +29,7 @@ class Row:
     """
 
     name: str
+    colour_rgb: tuple[int, int, int]
     is_organ: bool
     volume_cm3: float | None
     usual_cm3: tuple[float, float] | None
@@ -57,7 +58,8 @@ def rows_of(
     """A row per structure, in their order; findings are numbered from 1 in theirs."""
     return [
         Row(
-            name=roi.organ or roi.name,
+            name=roi.name,
+            colour_rgb=roi.colour_rgb,
             is_organ=roi.organ is not None,
             volume_cm3=roi.mask.volume_cm3(grid) if roi.is_found else None,
             usual_cm3=(ranges or {}).get(roi.organ or ""),

@@ -23,6 +23,8 @@ from model.ct import CTVolume
 from model.structures import Code
 
 MANUFACTURER = "oarlock"
+_UNKNOWN = "unknown"
+"""For type 1 attributes of which the CT says nothing, or nothing that is ASCII."""
 
 MAX_LO = 64
 """Characters of a Long String (PS3.5 6.2)."""
@@ -217,9 +219,9 @@ def referenced_slice(sop_instance_uid: str) -> Dataset:
 def contributing_equipment(header: Dataset, model: ModelIdentity) -> list[ContributingEquipment]:
     """The scanner, and the model as equipment of its own beside the software that runs it."""
     scanner = ContributingEquipment(
-        manufacturer=plain(str(header.get("Manufacturer") or "unknown"), MAX_LO),
+        manufacturer=plain(str(header.get("Manufacturer") or ""), MAX_LO) or _UNKNOWN,
         purpose_of_reference=codes.DCM.AcquisitionEquipment,
-        manufacturer_model_name=plain(str(header.get("ManufacturerModelName") or "unknown"), MAX_LO),
+        manufacturer_model_name=plain(str(header.get("ManufacturerModelName") or ""), MAX_LO) or _UNKNOWN,
     )
     network = ContributingEquipment(
         manufacturer=MANUFACTURER,

@@ -14,6 +14,8 @@ _ATTRIBUTES = [
     "StudyInstanceUID",
     "SeriesInstanceUID",
     "PatientID",
+    "PatientName",
+    "PatientBirthDate",
     "FrameOfReferenceUID",
     "ImageType",
     "ImagePositionPatient",
@@ -57,6 +59,8 @@ class SliceHeader:
     study_instance_uid: str
     series_instance_uid: str
     patient_id: str
+    patient_name: str
+    birth_date: str
     frame_of_reference_uid: str
     image_type: tuple[str, ...]
     samples_per_pixel: int
@@ -91,6 +95,8 @@ def slice_header(path: Path) -> SliceHeader:
         study_instance_uid=_text(dataset, "StudyInstanceUID"),
         series_instance_uid=_text(dataset, "SeriesInstanceUID"),
         patient_id=_text(dataset, "PatientID"),
+        patient_name=_name(dataset),
+        birth_date=_text(dataset, "PatientBirthDate"),
         frame_of_reference_uid=_text(dataset, "FrameOfReferenceUID"),
         image_type=_texts(dataset, "ImageType"),
         samples_per_pixel=_integer(dataset, "SamplesPerPixel", 1),
@@ -115,6 +121,14 @@ def _identity(dataset: Dataset) -> str:
             f"{type(uid).__name__} of length {len(uid or ())} as SOP Instance UID instead of one UID"
         )
     return uid
+
+
+def _name(dataset: Dataset) -> str:
+    """Patient's Name as it is compared: without case and empty components; "" where it cannot be decoded."""
+    try:
+        return "=".join(group.rstrip("^ ") for group in _text(dataset, "PatientName").casefold().split("="))
+    except (LookupError, ValueError):
+        return ""
 
 
 def _values(dataset: Dataset, keyword: str) -> tuple[object, ...]:

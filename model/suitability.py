@@ -1,7 +1,7 @@
 """Whether CT slices make one volume: every check of their headers, and the grid of those that pass."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,9 @@ IHE-RO allows as much from the exact axes.
 
 UNIT_TOLERANCE = 1e-2
 """How far direction cosines may be from unit length and a right angle, as two decimals leave them."""
+
+OFF_BY_DIRECTIONS = 0.5
+"""How far, in voxels, a corner of the image may lie from where such cosines put it (PS3.3 C.7.6.2.1.1)."""
 
 PIXEL_SPACING_TOLERANCE_MM = 1e-4
 """Largest difference of Pixel Spacing within a series: a twentieth of a millimetre over 512 pixels."""
@@ -63,6 +66,7 @@ def stack_slices(headers: Sequence[SliceHeader], minimum_slices: int = MINIMUM_S
     directions = _common_orientation(slices)
     _require_one(ReasonCode.MIXED_MATRIX, "matrix", (f"{h.rows} × {h.columns}" for h in slices))
     spacing = _common_pixel_spacing(slices)
+    _require_true_directions(slices[0], directions, spacing)
     slices, grid = _sorted_grid(slices, directions, spacing)
     refuse_duplicate_positions(grid)
     _require_frame_of_reference(slices)
@@ -83,11 +87,10 @@ def stack_slices(headers: Sequence[SliceHeader], minimum_slices: int = MINIMUM_S
 def _leave_out_other_images(headers: Sequence[SliceHeader]) -> tuple[list[SliceHeader], list[str]]:
     """Slices, and a remark for each other kind of object among the files.
 
-    An empty Image Type says nothing. SECONDARY marks a secondary capture only beside PRIMARY images
-    (PS3.3 C.7.6.1.1.2): a whole series may be SECONDARY, as averages of a 4D CT are.
+    An empty Image Type says nothing.
     """
-    has_primary = any("PRIMARY" in h.image_type for h in headers)
-    kinds = [_other_kind(h, has_primary=has_primary) for h in headers]
+    primary = {h.position_mm: h for h in headers if "PRIMARY" in h.image_type}
+    kinds = [_other_kind(h, primary) for h in headers]
     slices = [h for h, kind in zip(headers, kinds, strict=True) if not kind]
     found = Counter(kind for kind in kinds if kind)
     remarks = [f"{counted(count, kind)} left out" for kind, count in sorted(found.items())]
@@ -102,17 +105,34 @@ def _leave_out_other_images(headers: Sequence[SliceHeader]) -> tuple[list[SliceH
     raise SeriesUnsuitable(ReasonCode.NOT_CT, f"{listed}; needed are single-frame CT images")
 
 
-def _other_kind(header: SliceHeader, *, has_primary: bool) -> str:
-    """What the object is if it is no CT slice, else an empty string."""
+def _other_kind(header: SliceHeader, primary: Mapping[tuple[float, ...] | None, SliceHeader]) -> str:
+    """What the object is if it is no CT slice, else an empty string; PRIMARY images are given by position.
+
+    SECONDARY marks a secondary capture only beside PRIMARY images (PS3.3 C.7.6.1.1.2), and only where it has no
+    place among them: a whole series may be SECONDARY, as averages of a 4D CT are, or some slices of it.
+    """
     if header.sop_class_uid != CTImageStorage:
         return f"{UID(header.sop_class_uid).name or 'unclassified'} object"
     if "LOCALIZER" in header.image_type:
         return "localizer"
     if header.samples_per_pixel != 1:
         return "colour image"
-    if has_primary and "SECONDARY" in header.image_type[1:2]:
+    if primary and "SECONDARY" in header.image_type[1:2] and not _has_a_place_among(header, primary):
         return "secondary capture"
     return ""
+
+
+def _has_a_place_among(header: SliceHeader, others: Mapping[tuple[float, ...] | None, SliceHeader]) -> bool:
+    """Whether an image lies like others, by their positions, of which none is in its place."""
+    other = next(iter(others.values()))
+    return (
+        header.position_mm is not None
+        and header.position_mm not in others
+        and header.orientation is not None
+        and other.orientation is not None
+        and (header.rows, header.columns) == (other.rows, other.columns)
+        and np.allclose(header.orientation, other.orientation, atol=DIRECTION_TOLERANCE)
+    )
 
 
 def _leave_out_images_across(slices: list[SliceHeader]) -> tuple[list[SliceHeader], list[str]]:
@@ -162,23 +182,34 @@ def _is_orthonormal(header: SliceHeader) -> bool:
 
 
 def _require_one(code: ReasonCode, name: str, values: Iterable[str]) -> str:
-    """The one value that all slices share."""
+    """The one value that all slices share, and which is not empty."""
     counts = Counter(values)
-    if len(counts) == 1:
+    if len(counts) == 1 and next(iter(counts)):
         return next(iter(counts))
+    if len(counts) == 1:
+        raise SeriesUnsuitable(code, f"no image has a {name}; needed is one, the same on every image")
     listed = ", ".join(f"{value or 'none'} ({count} images)" for value, count in counts.most_common(3))
     raise SeriesUnsuitable(code, f"{len(counts)} different values of {name}: {listed}; needed is one")
 
 
 def _require_one_patient(slices: Sequence[SliceHeader]) -> None:
-    """Without the IDs themselves, as this message goes into logs."""
-    patients = Counter(h.patient_id for h in slices)
-    if len(patients) > 1:
-        counts = ", ".join(str(count) for _, count in patients.most_common(3))
-        raise SeriesUnsuitable(
-            ReasonCode.MIXED_PATIENT,
-            f"{len(patients)} different values of Patient ID, on {counts} images; needed is one",
-        )
+    """Without the values themselves, as this message goes into logs.
+
+    Patient ID may be empty or the same for all that come without one, so that name and birth date must agree too,
+    where they are given.
+    """
+    for name, values in (
+        ("Patient ID", [h.patient_id for h in slices]),
+        ("Patient's Name", [h.patient_name for h in slices if h.patient_name.strip("^= ")]),
+        ("Patient's Birth Date", [h.birth_date for h in slices if h.birth_date]),
+    ):
+        patients = Counter(values)
+        if len(patients) > 1:
+            counts = ", ".join(str(count) for _, count in patients.most_common(3))
+            raise SeriesUnsuitable(
+                ReasonCode.MIXED_PATIENT,
+                f"{len(patients)} different values of {name}, on {counts} images; needed is one",
+            )
 
 
 def _require_frame_of_reference(slices: Sequence[SliceHeader]) -> None:
@@ -253,6 +284,21 @@ def _common_pixel_spacing(slices: Sequence[SliceHeader]) -> tuple[float, float]:
         )
     between_rows, between_columns = spacings[0]
     return between_rows, between_columns
+
+
+def _require_true_directions(
+    header: SliceHeader, directions: NDArray[np.float64], spacing: tuple[float, float]
+) -> None:
+    """Refuse cosines so far from what they must be that nobody knows where the image's last pixel lies."""
+    sides = np.array([(header.columns - 1) * spacing[1], (header.rows - 1) * spacing[0]])
+    moved = (_directions(header) - directions) * sides[:, None]  # (2, 3) mm at the end of either side
+    off = float(np.linalg.norm([moved[0], moved[1], moved.sum(axis=0)], axis=1).max())
+    if off > OFF_BY_DIRECTIONS * min(spacing):
+        raise SeriesUnsuitable(
+            ReasonCode.MISSING_POSITION,
+            f"Image Orientation (Patient) {header.orientation} is so far from two unit vectors at a right angle "
+            f"that a corner of the image is {off:.1f} mm uncertain; needed is {OFF_BY_DIRECTIONS} voxels at most",
+        )
 
 
 def _sorted_grid(

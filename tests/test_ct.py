@@ -52,6 +52,16 @@ def changing(keyword, value, slices=None):
     return change
 
 
+def a_secondary_capture(**attributes):
+    """Makes the last image one."""
+
+    def change(index, dataset):
+        for keyword, value in {"ImageType": ["DERIVED", "SECONDARY"], **attributes}.items():
+            changing(keyword, value, [len(SMALL.positions_mm) - 1])(index, dataset)
+
+    return change
+
+
 # Place
 
 
@@ -243,7 +253,12 @@ def test_a_localizer_that_does_not_say_so_is_left_out_by_its_orientation(tmp_pat
             changing("SOPClassUID", uid.SecondaryCaptureImageStorage, [25]),
             "1 Secondary Capture Image Storage object left out",
         ),
-        (changing("ImageType", ["DERIVED", "SECONDARY"], [25]), "1 secondary capture left out"),
+        (a_secondary_capture(ImagePositionPatient=None), "1 secondary capture left out"),
+        (
+            a_secondary_capture(ImagePositionPatient=SMALL.positions_mm[24].tolist()),
+            "1 secondary capture left out",
+        ),
+        (a_secondary_capture(Rows=35), "1 secondary capture left out"),
         (changing("SamplesPerPixel", 3, [0]), "1 colour image left out"),
     ],
 )
@@ -259,6 +274,63 @@ def test_image_type_alone_refuses_no_series(tmp_path, image_type):
 
     assert volume.hu.shape == SMALL.shape
     assert volume.remarks == ()
+
+
+@pytest.mark.parametrize("slices", [range(0, 26, 2), [25]])
+def test_secondary_images_in_their_own_place_are_slices(tmp_path, slices):
+    """Left out, they would halve the slices, or shorten the stack, and nobody would be told."""
+    volume = read_series(
+        write_small(tmp_path, change=changing("ImageType", ["DERIVED", "SECONDARY", "AXIAL"], slices))
+    )
+
+    assert volume.hu.shape == SMALL.shape
+    assert volume.remarks == ()
+
+
+@pytest.mark.parametrize("name", ["DOE^JANE", "Doe^Jane^^^", ""])
+def test_one_patient_may_be_written_in_several_ways(tmp_path, name):
+    """Capitals and empty components are how programs spell the same name."""
+
+    def change(index, dataset):
+        dataset.PatientName = name if index < 5 else "Doe^Jane"
+
+    assert read_series(write_small(tmp_path, change=change)).hu.shape == SMALL.shape
+
+
+@pytest.mark.parametrize("patient_id", ["", "0"])
+@pytest.mark.parametrize(("keyword", "other"), [("PatientName", "Roe^Ann"), ("PatientBirthDate", "19700101")])
+def test_two_patients_who_share_an_id_or_have_none_are_refused(tmp_path, patient_id, keyword, other):
+    """An empty Patient ID is legal, and some scanners give the same one to all who come without."""
+
+    def change(index, dataset):
+        dataset.PatientID, dataset.PatientName, dataset.PatientBirthDate = patient_id, "Doe^Jane", "19500101"
+        if index < 5:
+            setattr(dataset, keyword, other)
+
+    error = refusal(write_small(tmp_path, change=change))
+
+    assert error.code == ReasonCode.MIXED_PATIENT
+    assert "on 21, 5 images" in str(error)
+    assert not {"Doe", "Roe", "1950", "1970"} & set(str(error).split())
+
+
+@pytest.mark.parametrize(
+    ("orientation", "is_refused"),
+    [
+        ([1, 0, 0, 0.0099, 0.99995, 0], True),  # 1.9 mm aside at the last row
+        ([0.996, 0, 0, 0, 1, 0], False),  # 0.8 mm at the last column
+        ([0.9998, 0.0175, 0, -0.0175, 0.9998, 0], False),  # turned by a degree, in four decimals
+    ],
+)
+def test_directions_that_leave_the_last_pixels_place_open_are_refused(tmp_path, orientation, is_refused):
+    """Row and column direction are unit vectors at a right angle; what is read must be what stands there."""
+    grid = make_grid(offsets_mm=np.arange(-100, 101, 8), size=(64, 64), pixel_spacing_mm=(3, 3))
+    paths = write_series(tmp_path, grid=grid, change=changing("ImageOrientationPatient", orientation))
+
+    if is_refused:
+        assert refusal(paths).code == ReasonCode.MISSING_POSITION
+    else:
+        assert read_series(paths).hu.shape == grid.shape
 
 
 def test_copies_of_files_count_once(tmp_path):
@@ -299,6 +371,7 @@ def test_find_series_sorts_files_by_series_and_passes_over_the_rest(tmp_path):
         (ReasonCode.MIXED_PATIENT, {"change": changing("PatientID", "4712", range(5))}),
         (ReasonCode.MIXED_SERIES, {"change": changing("StudyInstanceUID", "1.2.3", range(5))}),
         (ReasonCode.MIXED_SERIES, {"change": changing("SeriesInstanceUID", "1.2.3", [4])}),
+        (ReasonCode.MIXED_SERIES, {"change": changing("StudyInstanceUID", None)}),
         (ReasonCode.NO_FRAME_OF_REFERENCE, {"change": changing("FrameOfReferenceUID", None)}),
         (ReasonCode.NO_FRAME_OF_REFERENCE, {"change": changing("FrameOfReferenceUID", "", [5])}),
         (ReasonCode.MIXED_FRAME_OF_REFERENCE, {"change": changing("FrameOfReferenceUID", "1.2.3", [5])}),

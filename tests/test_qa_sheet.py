@@ -148,6 +148,37 @@ def test_findings_are_numbered_gravest_first_and_the_table_refers_to_them():
     assert notes == {"Parotid_R": (1,), "Parotid_L": (2,)}
 
 
+def test_names_and_colours_are_those_of_the_structure_set():
+    """A person compares both side by side; exchanged colours would say the other side."""
+    left, right = (structure(f"Parotid_{side}").colour_rgb for side in "LR")
+    others = {"Parotid_L": ("Ohrspeichel li", right), "Parotid_R": ("Ohrspeichel re", left)}
+    renamed = [
+        replace(roi, name=others[roi.name][0], colour_rgb=others[roi.name][1]) if roi.name in others else roi
+        for roi in rois(MASKS)
+    ]
+    figure = composed(structures=renamed)
+    rows = {row.name: row.colour_rgb for row in rows_of(renamed, GRID, RANGES, ())}
+    assert rows["Ohrspeichel li"] == right
+    assert {
+        "Ohrspeichel li",
+        "Ohrspeichel re",
+        "Ohrspeichel re (Parotid_R): lies to the left of Parotid_L",
+    } <= {text.get_text() for text in texts(figure)}
+    table = figure.axes[0].patches
+    at = {text.get_text(): text.get_position()[1] for text in texts(figure)}
+    for name, shade in (("Ohrspeichel li", right), ("Ohrspeichel re", left)):
+        swatch = min(table, key=lambda patch, y=at[name]: abs(patch.get_y() + 1.5 - y))
+        assert np.allclose(swatch.get_facecolor()[:3], np.array(shade) / 255)
+    # In the first axial section with both, the left one lies at the right.
+    drawn = [
+        (tuple((np.array(shade[:3]) * 255).round().astype(int)), line[:, 0].mean())
+        for axes in figure.axes[1:7]
+        for lines in axes.collections
+        for line, shade in zip(lines.get_segments(), lines.get_colors(), strict=True)
+    ]
+    assert min(x for shade, x in drawn if shade == right) > max(x for shade, x in drawn if shade == left)
+
+
 def test_no_findings_and_no_checks_are_told_apart():
     assert "found nothing; that is no review" in said(composed(findings=())).replace("\n", " ")
     assert "checks did not run" in said(composed(findings=None)).replace("\n", " ")

@@ -190,6 +190,14 @@ def test_it_says_that_it_is_automatic_unreviewed_and_by_which_model(made):
         assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == (MODEL.name, MODEL.version)
 
 
+@pytest.mark.parametrize(("said", "written"), [("联影", "unknown"), ("", "unknown"), ("Müller", "Muller")])
+def test_the_scanner_is_named_whatever_script_it_is_written_in(said, written):
+    """Manufacturer of contributing equipment is type 1 (PS3.3 C.12.1); what we write is ASCII."""
+    header = ct_header(SpecificCharacterSet="ISO_IR 192", Manufacturer=said, ManufacturerModelName=said)
+    scanner = only_cord(header).ContributingEquipmentSequence[0]
+    assert (scanner.Manufacturer, scanner.ManufacturerModelName) == (written, written)
+
+
 def test_its_dates_are_local_and_the_jobs(made):
     """Shortly before midnight in a zone ahead of UTC, where UTC would be off by two hours."""
     *_, dataset = made
