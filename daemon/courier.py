@@ -188,7 +188,10 @@ class Courier:
             self._reports.take,
         )
         if not outcome.sent:
-            return replace(outcome, detail=without_patient(outcome.detail, job))
+            refused = replace(outcome, detail=without_patient(outcome.detail, job))
+            if outcome.kind is not OutcomeKind.UNKNOWN:
+                self._queue.commitment_not_taken(transaction_uid, refused.detail)
+            return refused
         detail = f"{WAITS}; {_asked(unanswered)}" if unanswered else WAITS
         until = _patience(self._clock(), config.delivery.commitment_minutes, unanswered, give_up_at)
         self._queue.await_commitment(transaction_uid, until, detail)

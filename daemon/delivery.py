@@ -14,6 +14,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # p
 from daemon.config import Destination, Tls
 from daemon.destination_profile import PROFILES
 from daemon.outgoing_association import (
+    SLOWEST_BYTES_PER_SECOND,
     DeliveryOutcome,
     NotDone,
     OutcomeKind,
@@ -92,7 +93,9 @@ def _send_file(
         return no_context(destination, "this node")
     written_in = UID(read_file_meta_info(path).TransferSyntaxUID)
     payload = path if written_in in accepted else _for_other_encoding(path, accepted)
-    return _store(association, payload, destination, timeouts)
+    # The status is waited for from the moment that the object begins to go out.
+    transfer = path.stat().st_size / SLOWEST_BYTES_PER_SECOND
+    return _store(association, payload, destination, replace(timeouts, response=timeouts.response + transfer))
 
 
 def _about(outcome: DeliveryOutcome, sop_class: UID) -> DeliveryOutcome:
@@ -148,5 +151,6 @@ def _store(
     association: Association, payload: Path | Dataset, destination: Destination, timeouts: Timeouts
 ) -> DeliveryOutcome:
     """Send the object and read the status; `payload` is a path for the file's bytes as they are."""
+    association.dimse_timeout = association.network_timeout = timeouts.response
     _config.STORE_SEND_CHUNKED_DATASET = True  # else pynetdicom decodes the file and encodes it again
     return judged(lambda: association.send_c_store(payload), destination, timeouts)

@@ -317,8 +317,13 @@ class JobQueue:
             committing.ask(session, self._clock(), delivery_id, transaction_uid, status, detail)
         return transaction_uid
 
+    def commitment_not_taken(self, transaction_uid: str, detail: str) -> None:
+        """Write down that a request never came to its destination, and why."""
+        with self._writing() as session:
+            committing.not_taken(session, transaction_uid, detail)
+
     def commitments_unanswered(self, delivery: Delivery) -> int:
-        """How many requests for a delivery had no answer since it was last asked for."""
+        """How many requests for a delivery its destination took and did not answer since it was last asked for."""
         with self._reading() as session:
             return committing.times_asked(session, delivery.id, delivery.created_at)
 

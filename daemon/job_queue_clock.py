@@ -12,7 +12,7 @@ LONGEST_LEASE = timedelta(seconds=60)
 LONGEST_WAIT = timedelta(seconds=900)
 """No lease and no wait between two tries is longer; what reaches further was written by another clock."""
 LONGEST_SILENCE = timedelta(hours=12)
-"""Nor is the wait for a destination's answer to a request of commitment."""
+"""Nor is the wait for an answer to a request of commitment that another clock has written down."""
 
 _UNCHANGED = {"synchronize_session": False}
 
@@ -46,7 +46,9 @@ def cut_times(session: Session, now: datetime) -> None:
         CommitmentRequest.requested_at >= Delivery.created_at,
         CommitmentRequest.answered_at.is_(None),
     )
-    for which, end in ((~awaits_answer, wait_end), (awaits_answer, now + LONGEST_SILENCE)):
+    # How long a destination may take is configured; only a request from the future says that its end is wrong.
+    of_another_clock = awaits_answer.where(CommitmentRequest.requested_at > now)
+    for which, end in ((~awaits_answer, wait_end), (of_another_clock, now + LONGEST_SILENCE)):
         session.execute(
             pending.where(which, Delivery.not_before > end).values(not_before=end),
             execution_options=_UNCHANGED,

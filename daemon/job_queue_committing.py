@@ -51,12 +51,21 @@ def ask(
     )
 
 
+def not_taken(session: Session, transaction_uid: str, detail: str) -> None:
+    """Write down that a request never came to its destination, so that nobody waits for its answer."""
+    request = _request(session, transaction_uid)
+    assert request is not None, "written down before it was sent"
+    if request.answered_at is None:
+        request.detail = detail
+
+
 def times_asked(session: Session, delivery_id: int, since: datetime) -> int:
-    """How often a delivery's commitment was asked for since a time without an answer."""
+    """How often a destination took a request for a delivery's commitment since a time and did not answer."""
     unanswered = select(func.count()).where(
         CommitmentRequest.delivery_id == delivery_id,
         CommitmentRequest.requested_at >= since,
         CommitmentRequest.answered_at.is_(None),
+        CommitmentRequest.detail.is_(None),
     )
     return session.scalar(unanswered) or 0
 

@@ -180,6 +180,21 @@ def cancel(session: Session, now: datetime, job_id: int) -> None:
             remark(session, now, job_id, f"cancelled too late: {told}")
 
 
+def call_off(session: Session, job_id: int, sent_at: datetime) -> None:
+    """End what is sent once more, as it was sent before."""
+    for delivery in of_job(session, job_id):
+        if delivery.state is DeliveryState.SENT:
+            continue
+        let_go(delivery, DeliveryState.SENT)
+        delivery.sent_at, delivery.failure_kind, delivery.detail = (
+            sent_at,
+            None,
+            "stored before it was sent again",
+        )
+        for item, _ in items(session, delivery.id):
+            item.sent_at = item.sent_at or sent_at
+
+
 def start_ageing(session: Session, now: datetime, job_id: int) -> None:
     """Count the age of what is pending from now on: it was not to be sent before."""
     for delivery in of_job(session, job_id):

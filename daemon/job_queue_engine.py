@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import structlog
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
@@ -16,6 +17,8 @@ from daemon.database_url import sqlite_file
 from daemon.errors import CannotStart, StorageFull
 from daemon.job_queue_looking import head_revision, known_revisions, revision_of
 from daemon.job_queue_shared import SharedCommits
+
+log = structlog.get_logger()
 
 BUSY_SECONDS = 60
 """How long a connection waits for another process's write; each lasts milliseconds."""
@@ -74,7 +77,7 @@ def migrate(url: str) -> None:
 def forget_journal(engine: Engine) -> None:
     """Empty the write-ahead log, where what was blanked stands until it is overwritten.
 
-    While another process reads an older state it stays, and the next call empties it.
+    While another process reads an older state it stays, as where the disk is full, and the next call empties it.
     """
     with engine.connect() as connection:
         raw = connection.connection.driver_connection
@@ -82,8 +85,12 @@ def forget_journal(engine: Engine) -> None:
         connection.rollback()  # a checkpoint cannot run within a transaction
         # It would wait for readers with SQLite's lock for writers in its hand, and nobody could write meanwhile.
         raw.execute("PRAGMA busy_timeout = 0")
-        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        raw.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+        try:
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.OperationalError as error:
+            log.warning("journal_not_emptied", reason=str(error))
+        finally:
+            raw.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
 
 
 class Transactions:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from daemon import job_queue_deliveries as delivering
@@ -51,8 +51,16 @@ def send_again(session: Session, now: datetime, job_id: int, destination: str | 
 
 
 def cancel(session: Session, now: datetime, job_id: int, detail: str) -> None:
-    """Stop an unfinished job and what it still had to send; not one whose images a later revision waits for."""
+    """Stop an unfinished job and what it still had to send; not one whose images a later revision waits for.
+
+    A job that was delivered and is being sent once more is delivered again: its destinations have stored it.
+    """
     job = get(session, job_id)
+    delivered_at = _delivered_at(session, job) if JobState.DELIVERED in TRANSITIONS[job.state] else None
+    if delivered_at is not None:
+        delivering.call_off(session, job_id, delivered_at)
+        _move(session, now, job, JobState.DELIVERED, f"{detail}; it was delivered before")
+        return
     if JobState.CANCELLED not in TRANSITIONS[job.state]:
         raise refusal(job, "cancelled")
     needed = select(Job.id).where(Job.id == job_id, is_needed(_CONTOURED_OR_STOPPED))
@@ -95,6 +103,15 @@ def _move(
     **values: object,
 ) -> None:
     move(session, now, Job.id == job.id, job.state, target, detail=detail, reason_code=code, **values)
+
+
+def _delivered_at(session: Session, job: Job) -> datetime | None:
+    """When every destination had stored a job's results the last time."""
+    return session.scalar(
+        select(func.max(JobEvent.at)).where(
+            JobEvent.job_id == job.id, JobEvent.to_state == JobState.DELIVERED
+        )
+    )
 
 
 def _has_results(session: Session, job_id: int) -> bool:

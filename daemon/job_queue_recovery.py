@@ -72,7 +72,7 @@ def enter(session: Session, now: datetime, recovered: RecoveredJob, new_uid: Cal
 
 def _give_way(session: Session, now: datetime, later: RecoveredJob) -> None:
     """End an earlier revision that has no results either: the later one is contoured with its images too."""
-    earlier = series.in_state(session, later.instances[0], JobState.RECEIVING)
+    earlier = series.receiving_now(session, later.instances[0])
     if earlier is not None:
         detail = f"recovered from the spool; job {later.job_id} is contoured with these images too"
         which, code = Job.id == earlier, QueueReason.RECOVERED

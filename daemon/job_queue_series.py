@@ -18,11 +18,10 @@ TAKES_IMAGES = or_(Job.state == JobState.RECEIVING, Job.discarding == true())
 """Of a job that is discarded while its images arrive, the rest must not become a series of its own."""
 
 
-def in_state(session: Session, incoming: IncomingInstance, state: JobState) -> int | None:
-    """Newest job of an image's series in a state."""
-    return session.scalar(
-        select(Job.id).where(_series_of(incoming), Job.state == state).order_by(Job.revision.desc()).limit(1)
-    )
+def receiving_now(session: Session, incoming: IncomingInstance) -> int | None:
+    """Newest job that is receiving an image's series."""
+    receiving = select(Job.id).where(_series_of(incoming), Job.state == JobState.RECEIVING)
+    return session.scalar(receiving.order_by(Job.revision.desc()).limit(1))
 
 
 def open_for(session: Session, incoming: IncomingInstance) -> int | None:
@@ -39,8 +38,15 @@ def open_for(session: Session, incoming: IncomingInstance) -> int | None:
 def receive_again(
     session: Session, now: datetime, incoming: IncomingInstance, detail: str = "another image arrived"
 ) -> int | None:
-    """Return a job that is still queued to receiving; None where none is."""
-    queued = in_state(session, incoming, JobState.QUEUED)
+    """Return a job that is still queued to receiving; None where none is.
+
+    Not one that has a later revision, as of a job that waits for another try: the image would be in neither
+    structure set with all the others.
+    """
+    newest = select(Job.id).where(
+        _series_of(incoming), Job.state == JobState.QUEUED, ~is_needed(_WITHOUT_IMAGES)
+    )
+    queued = session.scalar(newest.order_by(Job.revision.desc()).limit(1))
     if queued is not None:
         which = Job.id == queued
         move(session, now, which, JobState.QUEUED, JobState.RECEIVING, detail=detail, last_instance_at=now)
@@ -49,7 +55,7 @@ def receive_again(
 
 def wait_on(session: Session, now: datetime, incoming: IncomingInstance) -> None:
     """Let a job of an image's series count its silence anew: the image is known, but its series is being sent."""
-    receiving = in_state(session, incoming, JobState.RECEIVING)
+    receiving = receiving_now(session, incoming)
     if receiving is None:
         receive_again(session, now, incoming, "an image was sent again")
     else:

@@ -116,7 +116,7 @@ class JobRunner:
             try:
                 self._run(job)
             except StaleJob as error:
-                log.warning("job_dropped", reason=str(error))
+                self._drop(job, error)
             except StorageFull as error:  # of the results or of whatever ends the job in the table
                 self._postpone(job, error)
             finally:
@@ -229,6 +229,12 @@ class JobRunner:
         if is_cuda_fault(error):
             raise DeviceBroken(describe(error, job)) from error
 
+    def _drop(self, job: Job, error: StaleJob) -> None:
+        """Leave a job that is not ours any more; where its patient was erased, with what was written since."""
+        log.warning("job_dropped", reason=str(error))
+        if self._queue.is_purged(job.id):
+            self._spool.purge(job.id)
+
     def _give_back(self, job: Job) -> None:
         self._queue.give_back(job.id, self._owner, "given back: the worker stops")
         log.warning("job_given_back", stage=self._stage)
@@ -248,7 +254,7 @@ class JobRunner:
         try:
             self._queue.give_back(job.id, self._owner, detail, again)
         except StaleJob as error:
-            log.warning("job_dropped", reason=str(error))
+            self._drop(job, error)
         self._owed = None
 
 

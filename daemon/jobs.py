@@ -49,9 +49,11 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.SEGMENTED: frozenset({JobState.DELIVERED, JobState.FAILED, JobState.CANCELLED}),
     JobState.DELIVERED: frozenset({JobState.SEGMENTED, JobState.PURGED}),
     # A retry starts where the work stopped: at the segmentation, at the operator who is to decide, or at the
-    # deliveries still missing. What is delivered may be sent again.
+    # deliveries still missing. What is delivered may be sent again, and stays delivered where that is cancelled.
     JobState.REJECTED: frozenset({JobState.QUEUED, JobState.HELD, JobState.PURGED}),
-    JobState.FAILED: frozenset({JobState.QUEUED, JobState.SEGMENTED, JobState.CANCELLED, JobState.PURGED}),
+    JobState.FAILED: frozenset(
+        {JobState.QUEUED, JobState.SEGMENTED, JobState.CANCELLED, JobState.DELIVERED, JobState.PURGED}
+    ),
     JobState.CANCELLED: frozenset({JobState.QUEUED, JobState.HELD, JobState.SEGMENTED, JobState.PURGED}),
     JobState.PURGED: frozenset(),
 }

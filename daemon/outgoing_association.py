@@ -63,11 +63,15 @@ class Timeouts:
     association: float = 30
     """For the answer to an association or release request."""
     response: float = 300
-    """From the request to its status: some archives import before they answer."""
+    """From the end of the request to its status: some archives import before they answer."""
     stall: float = 60
     """For one read or write on the connection, when the peer stops reading or a cable is pulled."""
     report: float = 5
     """For the N-EVENT-REPORT on the association of a commitment request; later it comes on one of the peer's."""
+
+
+SLOWEST_BYTES_PER_SECOND = 125_000
+"""Of a network over which an object is sent at all: 1 Mbit/s."""
 
 
 class NotDone(Exception):  # noqa: N818 -- says what holds

@@ -19,21 +19,30 @@ LONGEST_DELAY_SECONDS = 60.0
 STEADY_SECONDS = 60.0
 WATCHDOG_SECONDS = 180.0
 """A role that was ready and says nothing for so long hangs; WatchdogSec of the systemd units is the same."""
+START_SECONDS = 300.0
+"""One that is not ready after so long hangs; TimeoutStartSec of the worker's unit is the same."""
 _PR_SET_PDEATHSIG = 1
 
 
 class Child:
     """One role in a process of its own, which reports over a notify socket as it would to systemd."""
 
-    def __init__(self, role: str, command: Sequence[str], watchdog_seconds: float = WATCHDOG_SECONDS) -> None:
+    def __init__(
+        self,
+        role: str,
+        command: Sequence[str],
+        watchdog_seconds: float = WATCHDOG_SECONDS,
+        start_seconds: float = START_SECONDS,
+    ) -> None:
         self.role = role
         self._command = tuple(command)
         self._watchdog_seconds = watchdog_seconds
+        self._start_seconds = start_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._wire: socket.socket | None = None
         self._delay_seconds = FIRST_DELAY_SECONDS
         self._started_at = self._start_again_at = self._heard_at = 0.0
-        self.is_ready = self.was_ready = False
+        self.is_ready = self.was_ready = self._is_killed = False
         self.status = "starting"
 
     def start(self) -> None:
@@ -55,7 +64,8 @@ class Child:
             start_new_session=True,
             preexec_fn=_end_with_parent,  # noqa: PLW1509 -- this process has a single thread
         )
-        self._started_at, self.is_ready, self.status = time.monotonic(), False, "starting"
+        self._started_at, self.is_ready, self._is_killed = time.monotonic(), False, False
+        self.status = "starting"
         log.info("child_started", child=self.role, pid=self._process.pid)
 
     def tick(self) -> None:
@@ -73,10 +83,16 @@ class Child:
         elif (code := self._process.poll()) is not None:
             self._process = None
             self._ended(code)
-        elif self.is_ready and time.monotonic() - self._heard_at > self._watchdog_seconds:
-            log.error("child_silent", child=self.role, seconds=self._watchdog_seconds)
+        elif self._hangs() and not self._is_killed:
+            log.error("child_silent", child=self.role, was_ready=self.is_ready)
             self._process.kill()
-            self._heard_at = time.monotonic()  # it may take a moment to die
+            self._is_killed = True  # it may take a moment to die
+
+    def _hangs(self) -> bool:
+        now = time.monotonic()
+        if self.is_ready:
+            return now - self._heard_at > self._watchdog_seconds
+        return now - self._started_at > self._start_seconds
 
     def _listen(self) -> None:
         while self._wire is not None:

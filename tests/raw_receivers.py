@@ -1,17 +1,19 @@
 """Receivers written by hand, byte by byte: they do what no library would let them do."""
 
+import contextlib
+import math
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 
 Behaviour = Callable[[socket.socket, threading.Event], None]
 
 
-@contextmanager
+@contextlib.contextmanager
 def raw_receiver(behave: Behaviour) -> Iterator[int]:
     """A port whose every connection is treated in one way; what goes on is told to end with the block."""
     ending = threading.Event()
@@ -90,6 +92,27 @@ def resets_half_way(connection: socket.socket, _ending: threading.Event) -> None
     accept(connection)
     connection.recv(20000)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def over_a_slow_link(port: int, bytes_per_second: int) -> Behaviour:
+    """Pass everything on to a node at another port, but what comes in no faster than this."""
+
+    def pass_on(connection: socket.socket, _ending: threading.Event) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as node:
+            back = threading.Thread(target=_copy, args=(node, connection))
+            back.start()
+            _copy(connection, node, bytes_per_second)
+            node.shutdown(socket.SHUT_RDWR)
+            back.join()
+
+    return pass_on
+
+
+def _copy(source: socket.socket, target: socket.socket, bytes_per_second: float = math.inf) -> None:
+    with contextlib.suppress(OSError):
+        while piece := source.recv(8192):
+            target.sendall(piece)
+            time.sleep(len(piece) / bytes_per_second)
 
 
 def accept(connection: socket.socket) -> None:

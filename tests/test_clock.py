@@ -132,10 +132,24 @@ def test_waits_written_before_the_clock_was_set_back_end_within_the_longest_wait
     assert taken[0].id == due[0].id
 
 
-def test_a_start_leaves_the_wait_for_a_destinations_answer_as_it_is(queue, time):
+def test_an_answer_that_was_asked_for_by_another_clock_is_not_waited_for_longer_than_half_a_day(queue, time):
     segmented(queue, "TPS")
     delivery, _ = queue.claim_delivery("worker-1", 60)
-    until = time.wall.now + timedelta(hours=8)
+    transaction = queue.ask_commitment(delivery.id, 0, "")
+    queue.await_commitment(transaction, time.wall.now + timedelta(hours=72), "asked")
+    time.is_set(hours=-1000)
+
+    queue.cut_times()
+
+    (waiting,) = queue.deliveries(delivery.job_id)
+    assert waiting.not_before == time.wall.now + timedelta(hours=12)
+
+
+@pytest.mark.parametrize("hours", [8, 72])
+def test_a_start_leaves_the_wait_for_a_destinations_answer_as_it_is(queue, time, hours):
+    segmented(queue, "TPS")
+    delivery, _ = queue.claim_delivery("worker-1", 60)
+    until = time.wall.now + timedelta(hours=hours)
     queue.await_commitment(queue.ask_commitment(delivery.id, 0, ""), until, "asked")
 
     queue.cut_times()

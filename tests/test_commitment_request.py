@@ -190,6 +190,24 @@ def test_silence_is_asked_again_ever_less_often_and_then_given_up(workplace):
     assert any("no answer to 1 request" in detail for detail in told(workplace, job))
 
 
+def test_requests_that_never_came_to_the_destination_are_no_silence_of_it(workplace):
+    """Else the first that it takes would be waited for as long as if it had been silent for a day."""
+    archive = Archive()
+    with ReceivingPeer(sop_classes=OBJECTS) as tps:  # its service of commitment is not enabled yet
+        workplace.ports = {"tps": tps.port}
+        job = workplace.segmented()
+        for _ in range(4):
+            workplace.deliver_all_due()
+            workplace.clock.now = workplace.delivery(job, "tps").not_before
+    with ReceivingPeer(sop_classes=OBJECTS, on_commitment=archive, port=tps.port):
+        workplace.deliver_all_due()
+
+    delivery = workplace.delivery(job, "tps")
+    assert len(archive.requests) == 1
+    assert delivery.not_before - workplace.clock.now == timedelta(hours=1)
+    assert delivery.detail == "stored; waits for storage commitment"
+
+
 def test_a_late_answer_to_an_earlier_request_counts(workplace):
     archive = Archive()
     with segmented(workplace, archive) as (job, _), listening(workplace) as node:

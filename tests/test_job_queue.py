@@ -101,6 +101,47 @@ def test_a_late_image_after_the_claim_opens_a_revision_that_stands_on_the_earlie
     assert queue.job(first).result_sop_instance_uid != queue.job(second).result_sop_instance_uid
 
 
+@pytest.mark.parametrize("how", ["a failure that passes", "a retry"])
+def test_no_late_image_goes_into_a_revision_that_has_a_later_one(queue, clock, how):
+    """Else neither of two structure sets would be of all images, and nothing would say so."""
+    first = received(queue, images=2)
+    if how == "a retry":
+        queue.images_missing(first, "2 of 4 images and no other for 3600 s")
+    else:
+        queue.complete(first, "quiet")
+        queue.claim("worker-1", 60)
+    second = queue.job_for_instance(image(3))
+    assert queue.add_instance(second, image(3))
+    queue.complete(second, "quiet")
+    if how == "a failure that passes":
+        queue.requeue(first, "worker-1", clock.now + timedelta(seconds=30), "out of memory")
+    claimed = queue.claim("worker-1", 60)
+    assert claimed.id == second
+    if how == "a retry":
+        queue.retry(first)
+    assert queue.job(first).state is JobState.QUEUED
+
+    third = queue.job_for_instance(image(4))
+    assert queue.add_instance(third, image(4))
+    queue.sent_again(image(1))
+
+    assert queue.job(third).revision == 3
+    assert [row.sop_instance_uid for row in queue.images(third)] == [f"1.2.3.{n}" for n in (1, 2, 3, 4)]
+    assert [row.sop_instance_uid for row in queue.images(second)] == [f"1.2.3.{n}" for n in (1, 2, 3)]
+    assert queue.job(first).state is JobState.QUEUED
+
+
+def test_a_late_image_goes_into_a_queued_revision_whose_later_one_is_cancelled(queue, clock):
+    first = claimed(queue)
+    second = queue.job_for_instance(image(3))
+    assert queue.add_instance(second, image(3))
+    queue.complete(second, "quiet")
+    queue.requeue(first, "worker-1", clock.now, "out of memory")
+    queue.cancel(second, "not wanted")
+
+    assert queue.job_for_instance(image(4)) == first
+
+
 def test_the_first_claim_gives_uids_of_its_own_that_every_later_one_keeps(queue, clock):
     """A copy of the table that was made before and is put back must not send another object under the UID sent."""
     job = queued(queue)

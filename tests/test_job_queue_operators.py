@@ -9,11 +9,11 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 
 from daemon import migrations
-from daemon.errors import IllegalTransition
+from daemon.errors import IllegalTransition, StaleJob
 from daemon.job_queue import migrate
 from daemon.job_queue_engine import sqlite_engine
 from daemon.jobs import DeliveryState, JobState
-from tests.job_rows import DOUBT, delivered, held, queue_in, segmented, send_next, url_in
+from tests.job_rows import DOUBT, delivered, held, image, queue_in, segmented, send_next, url_in
 
 
 def test_nothing_of_a_held_job_is_sent_and_its_row_says_why(queue):
@@ -100,6 +100,35 @@ def test_what_is_delivered_is_sent_once_more_as_if_it_had_never_been(queue, cloc
     with closing(sqlite3.connect(queue._engine.url.database)) as table:
         (told,) = table.execute("SELECT delivered_utc FROM v_turnaround WHERE job = ?", (job,)).fetchone()
     assert told == f"{first:%Y-%m-%d %H:%M:%S}"
+
+
+@pytest.mark.parametrize("is_given_up", [False, True])
+def test_a_cancelled_resend_leaves_the_job_delivered_as_it_was(queue, clock, is_given_up):
+    """Cancelled, its images would count as never received: a late one would be contoured alone."""
+    job = segmented(queue, "TPS", "PACS")
+    assert {send_next(queue), send_next(queue)} == {"TPS", "PACS"}
+    delivered_at = clock.now
+    clock.forward(days=3)
+    queue.send_again(job, "TPS", "sent again by ada")
+    held_by_courier, _ = queue.claim_delivery("worker-1", 60)
+    if is_given_up:
+        queue.delivery_failed(held_by_courier.id, "connection", None, "no connection")
+        assert queue.job(job).state is JobState.FAILED
+
+    queue.cancel(job, "cancelled by ada")
+
+    assert queue.job(job).state is JobState.DELIVERED
+    assert [(each.state, each.sent_at) for each in queue.deliveries(job)] == [
+        (DeliveryState.SENT, delivered_at)
+    ] * 2
+    assert [item.sent_at for item, _ in queue.delivery_items(held_by_courier.id)] == [delivered_at]
+    assert queue.events(job)[-1].detail == "cancelled by ada; it was delivered before"
+    assert queue.claim_delivery("worker-2", 60) is None
+    with pytest.raises(StaleJob):
+        queue.delivery_sent(held_by_courier.id, 0)
+    late = queue.job_for_instance(image(9))
+    assert queue.add_instance(late, image(9))
+    assert len(queue.images(late)) == 3
 
 
 def test_only_what_is_delivered_can_be_sent_again_and_only_to_where_it_was_sent(queue):

@@ -13,6 +13,7 @@ from daemon.job_runner import STORAGE_SECONDS, DeviceBroken, _result
 from daemon.jobs import JobState
 from daemon.result_header import ResultIdentity
 from daemon.result_objects import ResultKind, WantedObject
+from daemon.retention import erase
 from daemon.segmentation import STAGES, contour_series
 from daemon.template_file import load_template
 from tests.phantom import make_grid, write_series
@@ -261,6 +262,19 @@ def test_result_of_a_job_cancelled_meanwhile_is_thrown_away(workplace):
     assert workplace.runner(segmenter).run_next()
     assert workplace.job(job).state is JobState.CANCELLED
     assert workplace.queue.deliveries(job) == []
+
+
+def test_nothing_of_a_patient_who_is_erased_meanwhile_is_written(workplace):
+    job = workplace.queue_phantom()
+
+    def operator(_volume):
+        workplace.queue.cancel(job, "cancelled by ada")
+        erase(workplace.queue, workplace.spool, job, "erased by ada")
+
+    workplace.runner(StubSegmenter(before=operator)).run_next()
+
+    assert workplace.job(job).state is JobState.PURGED
+    assert not workplace.spool.result_path(job).parent.exists()
 
 
 def test_result_of_a_worker_whose_lease_ran_out_is_thrown_away(workplace):

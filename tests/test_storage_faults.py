@@ -105,6 +105,28 @@ def test_patients_are_forgotten_without_holding_up_anybody_while_somebody_reads(
         pager.execute("ROLLBACK")
 
 
+@needs_mount
+def test_a_disk_that_is_full_when_patients_are_forgotten_ends_nothing(tmp_path):
+    """The table's file must grow for what stands in its journal, and the journal is emptied another time."""
+    with small_disk(tmp_path) as disk, closing(queue_in(disk.path, Clock())) as queue:
+        delivered(queue)
+        journal = disk.path / "oarlock.db-wal"
+        with closing(sqlite3.connect(disk.path / "oarlock.db", isolation_level=None)) as other:
+            other.execute("PRAGMA wal_autocheckpoint = 0")
+            other.execute("CREATE TABLE ballast AS SELECT randomblob(1000000) AS bytes")
+            disk.leave(0)
+
+            forget_journal(queue._engine)
+
+            assert journal.stat().st_size > 1_000_000
+            disk.empty()
+            forget_journal(queue._engine)
+            assert journal.stat().st_size == 0
+        with queue._engine.connect() as connection:
+            waits = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+        assert waits == 1000 * job_queue_engine.BUSY_SECONDS
+
+
 def test_who_waits_for_a_turn_at_the_job_table_does_not_wait_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(job_queue_engine, "BUSY_SECONDS", 0.05)
     workplace = Workplace(tmp_path)
