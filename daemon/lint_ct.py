@@ -134,12 +134,18 @@ EDGE_TOLERANCE = 0.05
 
 def check_patient(view: StructureSetView, images: CTImages) -> Iterator[Finding]:
     """The patient is the images'; values are not told, as findings are logged."""
+    images = _of_the_structure_set(view, images)
     for keyword in PATIENT:
         own = _plain(text(view.dataset, keyword))
         theirs = {_plain(each) for each in images.values(keyword)}
         if theirs and theirs != {own} and (own or keyword in {"PatientID", "PatientName"}):
             several = "; they disagree among themselves" if len(theirs) > 1 else ""
             yield PATIENT_DIFFERS.at(keyword, f"{keyword} is not the images'{several}")
+
+
+def _of_the_structure_set(view: StructureSetView, images: CTImages) -> CTImages:
+    """Images of the series that it lists, as a folder may hold others; all where none of them is there."""
+    return images.of_series({text(item, "SeriesInstanceUID") for _, item, _ in listed_images(view.dataset)})
 
 
 def _plain(value: str) -> str:
@@ -167,11 +173,14 @@ def check_study(view: StructureSetView, images: CTImages) -> Iterator[Finding]:
 
 
 def _frames(view: StructureSetView, images: CTImages) -> Iterator[Finding]:
-    frames = images.values("FrameOfReferenceUID")
+    """Frames in which something is drawn, or to which images belong; another may be named beside them."""
+    frames = _of_the_structure_set(view, images).values("FrameOfReferenceUID")
     found = {
         text(item, "FrameOfReferenceUID")
         for item in items(view.dataset, "ReferencedFrameOfReferenceSequence")
+        if "RTReferencedStudySequence" in item
     }
+    found |= {text(roi.item, "ReferencedFrameOfReferenceUID") for roi in view.rois}
     found |= {text(view.dataset, "FrameOfReferenceUID")}
     theirs = ", ".join(sorted(frames)) or "missing"
     for uid in sorted(found - frames - {""}):
@@ -185,7 +194,7 @@ def check_images(view: StructureSetView, images: CTImages) -> Iterator[Finding]:
     if absent:
         words = f"{len(absent)} of {len(listed)} listed images are not among the {len(images.by_uid)} images"
         yield LISTED_ABSENT.at(listed[absent[0]], words)
-    series = images.of_series({text(item, "SeriesInstanceUID") for _, item, _ in listed_images(view.dataset)})
+    series = _of_the_structure_set(view, images)
     unlisted = [uid for uid in series.planes if uid not in listed]
     if listed and unlisted:
         words = f"{len(unlisted)} of {len(series.planes)} slices are not listed, such as {unlisted[0]}"
@@ -226,7 +235,7 @@ class _Slices:
 
 def check_planes(view: StructureSetView, images: CTImages) -> Iterator[Finding]:
     """Each contour lies on the slice it refers to, and inside it."""
-    shown = images.of_series({text(item, "SeriesInstanceUID") for _, item, _ in listed_images(view.dataset)})
+    shown = _of_the_structure_set(view, images)
     if not shown.planes:
         return
     slices = _Slices.of(shown)

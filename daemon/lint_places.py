@@ -68,11 +68,19 @@ def check_extents(view: StructureSetView, _images: CTImages | None) -> Iterator[
 def check_gaps(view: StructureSetView, images: CTImages | None) -> Iterator[Finding]:
     """An ROI has contours on each slice from its first to its last."""
     planes = list(images.planes.values()) if images else []
-    normal = common_normal(planes)
-    slices = _levels(np.array([plane.position_mm @ normal for plane in planes]))
+    across = common_normal(planes)
+    slices = _levels(np.array([plane.position_mm @ across for plane in planes]))
     for roi in view.rois:
         if len(roi.stack) > 1:
-            yield from _gaps(roi, normal, slices)
+            yield from _gaps(roi, across if planes else _across(roi), slices)
+
+
+def _across(roi: RoiView) -> NDArray[np.float64]:
+    """(3,) unit vector across an ROI's own contours, towards the head; the patient's z where they have no area."""
+    areas = roi.stack.area_vectors
+    summed = (areas * np.where(areas[:, 2:] < 0, -1.0, 1.0)).sum(axis=0)
+    length = float(np.linalg.norm(summed))
+    return summed / length if length > 0 else np.array([0.0, 0.0, 1.0])
 
 
 def _levels(offsets_mm: NDArray[np.float64]) -> NDArray[np.float64]:

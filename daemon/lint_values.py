@@ -113,6 +113,8 @@ _PATTERNS = {
 }
 _CHECKED = frozenset({*_LONGEST, *_TEXT, *_PATTERNS, "DA"})
 _CONTROLS = re.compile(r"[\x00-\x1a\x1c-\x1f\x7f-\x9f]")
+_DEFAULT_REPERTOIRE = frozenset({"", "ISO_IR 6", "ISO 2022 IR 6"})
+"""Terms of a character set that is ASCII alone (PS3.3 C.12.1.1.2); pydicom reads Latin-1 instead."""
 _ITEM_TAGS = frozenset({b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"})
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _CONTOUR_DATA = Tag("ContourData")
@@ -155,7 +157,10 @@ def _character_sets(dataset: Dataset, inherited: tuple[str, ...]) -> tuple[str, 
         return inherited
     terms = _strings(dataset.get_item("SpecificCharacterSet"), ())
     known = [term for term in terms if term in python_encoding]
-    return tuple(convert_encodings(known)) if known else ()
+    if not known:
+        return ()
+    first, *others = convert_encodings(known)
+    return ("ascii" if known[0] in _DEFAULT_REPERTOIRE else first, *others)
 
 
 def _values(dataset: Dataset, where: str, sets: tuple[str, ...]) -> Iterator[Finding]:

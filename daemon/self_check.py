@@ -182,7 +182,7 @@ def _network_and_device(config: Config) -> Iterator[Finding]:
         return
     organs = len(bundle.structure_names)
     yield good("model", f"{bundle.name} {bundle.version}, {organs} structures, digest {bundle.digest[:12]}")
-    wanted = {name for route in config.routes for name in route.structures}
+    wanted = {name for route in config.routes for name in _organs_of(route)}
     if missing := sorted(wanted.difference(bundle.structure_names)):
         yield wrong("model", f"routes name structures that this model does not have: {', '.join(missing)}")
     try:
@@ -197,6 +197,16 @@ def _network_and_device(config: Config) -> Iterator[Finding]:
         yield note(
             "device", "this processor has neither AMX nor AVX-512 BF16, which make the network much faster"
         )
+
+
+def _organs_of(route: Route) -> tuple[str, ...]:
+    """Organs that a route asks for by name; none where its template has problems, which are told elsewhere."""
+    if not route.structures and not route.template:
+        return ()
+    try:
+        return template_for(route).organs
+    except ConfigError:
+        return ()
 
 
 def _destinations(config: Config) -> Iterator[Finding]:

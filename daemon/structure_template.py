@@ -5,9 +5,11 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from daemon.derivation import Derivation, derive
 from model.contours import Contour
+from model.derived import misses_next
 from model.geometry import Mask, SliceGrid
 from model.structures import EXTRA_STRUCTURES, STRUCTURES, Code, Structure, offered_structure
 
@@ -211,16 +213,29 @@ def left_out(rois: Sequence[ROI]) -> Iterator[str]:
 
 
 def unreached_slices(template: Template, grid: SliceGrid) -> Iterator[str]:
-    """A sentence for each margin that is wanted upwards or downwards and ends before the next slice."""
-    gap_mm = grid.spacing_mm[0]
+    """A sentence for each margin that is wanted upwards or downwards and ends before the next slice somewhere."""
+    gaps_mm = np.abs(np.diff(grid.positions_mm[:, 2]))
     for line in template.structures:
         margin = line.derivation.margin if line.derivation else None
         wanted = {"superior": margin.superior, "inferior": margin.inferior} if margin else {}
-        if short := [f"{mm:g} mm {side}" for side, mm in wanted.items() if 0 < mm < gap_mm]:
+        short = {
+            side: missed
+            for side, mm in wanted.items()
+            if margin and mm > 0 and (missed := misses_next(grid, margin, upwards=side == "superior")).any()
+        }
+        if short:
+            missed = np.any([*short.values()], axis=0)
             yield (
-                f"{line.name} ({line.derivation}): no other slice lies within {' and '.join(short)}, "
-                f"as slices are {gap_mm:.3g} mm apart"
+                f"{line.name} ({line.derivation}): no other slice lies within "
+                f"{' and '.join(f'{wanted[side]:g} mm {side}' for side in short)}"
+                f"{'' if missed.all() else f' at {missed.sum()} of {len(missed)} places'}, "
+                f"as slices are {_apart(gaps_mm[missed])} mm apart"
             )
+
+
+def _apart(gaps_mm: NDArray[np.float64]) -> str:
+    low, high = (f"{gap:.3g}" for gap in (gaps_mm.min(), gaps_mm.max()))
+    return low if low == high else f"{low} to {high}"
 
 
 def _roi(line: TemplateStructure, mask: Mask) -> ROI:

@@ -1,7 +1,7 @@
 """A structure template's TOML file: read, or every problem in it with its line."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -165,11 +165,8 @@ def _template(file: _File, problems: list[tuple[Location, str]]) -> Template:
         except ValueError as error:
             problems.append((("structures", index), str(error)))
     coloured = {line.name for line in file.structures if line.colour}
-    colours = {organ.name: organ.colour_rgb for organ in STRUCTURES + EXTRA_STRUCTURES}
-    colours |= {line.name: line.colour_rgb for line in lines}
-    return Template(
-        file.name, tuple(line if line.name in coloured else _darkened(line, colours) for line in lines)
-    )
+    shades = _Shades([line for line in lines if line.organ or line.name in coloured])
+    return Template(file.name, tuple(replace(line, colour_rgb=shades.of(line, lines)) for line in lines))
 
 
 def _structure(line: _Line, number: int) -> TemplateStructure:
@@ -215,12 +212,35 @@ def _derivations(line: _Line) -> Iterator[Derivation]:
         yield Derivation(Operation.CROP, (line.crop.of, *line.crop.away_from), Margin.uniform(line.crop.mm))
 
 
-def _darkened(line: TemplateStructure, colours: Mapping[str, tuple[int, int, int]]) -> TemplateStructure:
-    """A derived structure without a colour of its own is darker than what it is derived from."""
-    if not line.sources or line.sources[0] not in colours:
-        return line
-    red, green, blue = (round(_DARKER * value) for value in colours[line.sources[0]])
-    return replace(line, colour_rgb=(red, green, blue))
+class _Shades:
+    """Colours of derived structures that have none of their own: darker than what they are derived from, and new.
+
+    Parameters
+    ----------
+    given
+        Structures that have a colour.
+    """
+
+    def __init__(self, given: Sequence[TemplateStructure]) -> None:
+        self._colours = {line.name: line.colour_rgb for line in given}
+        self._organs = {organ.name: organ.colour_rgb for organ in STRUCTURES + EXTRA_STRUCTURES}
+
+    def of(self, line: TemplateStructure, lines: Sequence[TemplateStructure]) -> tuple[int, int, int]:
+        """Colour of one of a template's lines, and with it of those that it is derived from."""
+        if line.name not in self._colours:
+            self._colours[line.name] = _GREY  # until it is known; for good where it is derived from itself
+            source = next((each for each in lines if each.name == line.sources[0]), None)
+            shade = self.of(source, lines) if source else self._organs.get(line.sources[0], _GREY)
+            shade = _darker(shade)
+            while shade in self._colours.values() and shade != _darker(shade):
+                shade = _darker(shade)
+            self._colours[line.name] = shade
+        return self._colours[line.name]
+
+
+def _darker(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+    red, green, blue = (round(_DARKER * value) for value in colour)
+    return red, green, blue
 
 
 def _problems(errors: Sequence[ErrorDetails]) -> Iterator[tuple[Location, str]]:

@@ -59,15 +59,10 @@ def expand(mask: Mask, grid: SliceGrid, margin: MarginMM) -> Mask:
     ValueError
         A negative margin.
     """
-    towards = np.array([margin.left, margin.posterior, margin.superior])
-    against = np.array([margin.right, margin.anterior, margin.inferior])
-    if min(towards.min(), against.min()) < 0:
-        raise ValueError("a margin may not be negative; use `subtract` or `crop` to make a structure smaller")
+    steps, towards, against, reach = _margin_steps(grid, margin)
     if mask.is_empty:
         return mask
-    # No displacement within the margin is longer than this, along whatever axis.
-    reach = float(np.maximum(towards, against).max())
-    rows, columns = (int(reach * (1 + _drift(grid)) / mm) + 1 for mm in grid.pixel_spacing_mm)
+    rows, columns = steps.rows, steps.columns
     grown = np.zeros(grid.shape, dtype=bool)
     first, top, left = mask.corner
     height, width = mask.voxels.shape[1:]
@@ -80,12 +75,32 @@ def expand(mask: Mask, grid: SliceGrid, margin: MarginMM) -> Mask:
         slice(part.start - corner + extra, part.stop - corner + extra)
         for part, corner, extra in zip(box, (top, left), (rows, columns), strict=True)
     )
-    steps = _Steps(grid, rows, columns)
     for index, plane in enumerate(source, start=first):
         for target in steps.slices_near(index, reach):
             for row, start, stop in _runs(steps.within(index, target, towards, against), rows, columns):
                 grown[target][box] |= _moved(plane, row, start, stop)[inner]
     return Mask.from_full(grown)
+
+
+def misses_next(grid: SliceGrid, margin: MarginMM, *, upwards: bool) -> NDArray[np.bool_]:
+    """Of each slice that has one above it, or below it, whether a margin ends before that.
+
+    Parameters
+    ----------
+    upwards
+        Towards the patient's head.
+
+    Returns
+    -------
+    (slices - 1,), in the order of the grid.
+    """
+    step = 1 if (grid.normal[2] > 0) == upwards else -1
+    steps, towards, against, _ = _margin_steps(grid, margin)
+    count = len(grid.positions_mm)
+    origins = range(max(0, -step), count - max(0, step))
+    return np.array(
+        [not steps.within(index, index + step, towards, against).any() for index in origins], bool
+    )
 
 
 def union(masks: Sequence[Mask]) -> Mask:
@@ -116,10 +131,31 @@ def _drift(grid: SliceGrid) -> float:
     return float((aside / along).max(initial=0.0))
 
 
+def _margin_steps(
+    grid: SliceGrid, margin: MarginMM
+) -> tuple["_Steps", NDArray[np.float64], NDArray[np.float64], float]:
+    """Displacements as far as a margin reaches, its half-axes to both sides along x, y and z, and the longest.
+
+    Raises
+    ------
+    ValueError
+        A negative margin.
+    """
+    towards = np.array([margin.left, margin.posterior, margin.superior])
+    against = np.array([margin.right, margin.anterior, margin.inferior])
+    if min(towards.min(), against.min()) < 0:
+        raise ValueError("a margin may not be negative; use `subtract` or `crop` to make a structure smaller")
+    # No displacement within the margin is longer than this, along whatever axis.
+    reach = float(np.maximum(towards, against).max())
+    rows, columns = (int(reach * (1 + _drift(grid)) / mm) + 1 for mm in grid.pixel_spacing_mm)
+    return _Steps(grid, rows, columns), towards, against, reach
+
+
 class _Steps:
     """Displacements from a voxel to those about it, in patient coordinates."""
 
     def __init__(self, grid: SliceGrid, rows: int, columns: int) -> None:
+        self.rows, self.columns = rows, columns
         self._positions = grid.positions_mm
         self._normal = grid.normal
         row_mm, column_mm = grid.pixel_spacing_mm

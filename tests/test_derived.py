@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from daemon.derivation import Margin
-from model.derived import crop, expand, intersection, subtract, union
+from model.derived import crop, expand, intersection, misses_next, subtract, union
 from model.geometry import Mask
 from tests.phantom import make_grid
 
@@ -148,3 +148,39 @@ def test_a_crop_keeps_its_distance():
     kept = crop(organ, target, grid, Margin.uniform(4)).full()
 
     assert (kept == (organ.full() & ~grown_by_counting(target, grid, Margin.uniform(4)))).all()
+
+
+@pytest.mark.parametrize("orientation", ["HFS", "FFP"])
+@pytest.mark.parametrize(
+    ("slices", "tilt_degrees", "margin", "missed"),
+    [
+        ([*range(0, 20, 2), *range(20, 41, 5)], 0, Margin.uniform(3), 4),
+        (range(0, 40, 3), 20, Margin(superior=2.9, inferior=2.9), 13),
+        (range(0, 40, 3), 20, Margin.uniform(3.2), 0),
+        (range(0, 40, 3), 0, Margin(superior=3, left=9), 0),
+    ],
+)
+def test_where_a_margin_ends_before_the_next_slice_nothing_grows_there(
+    orientation, slices, tilt_degrees, margin, missed
+):
+    grid = make_grid(
+        orientation,
+        offsets_mm=np.array(slices, float),
+        tilt_degrees=tilt_degrees,
+        size=(24, 24),
+        pixel_spacing_mm=(1, 1),
+    )
+    gaps = len(grid.positions_mm) - 1
+    for upwards in (True, False):
+        if not (margin.superior if upwards else margin.inferior):
+            continue
+        forwards = (grid.normal[2] > 0) == upwards
+        ends = []
+        for gap in range(gaps):
+            full = np.zeros(grid.shape, bool)
+            full[gap if forwards else gap + 1, 12, 12] = True
+            grown = expand(Mask.from_full(full), grid, margin).full()
+            ends.append(not grown[gap + 1 if forwards else gap].any())
+
+        assert misses_next(grid, margin, upwards=upwards).tolist() == ends
+        assert sum(ends) == missed

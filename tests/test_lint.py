@@ -220,6 +220,47 @@ def test_a_hole_is_found_however_slices_are_tilted(tilt_degrees):
     assert {each.roi for each in found if each.code == "profile-holes"} == {"Brain"}
 
 
+@pytest.mark.parametrize("tilt_degrees", [10, 20])
+def test_no_slice_is_missed_however_slices_are_tilted(tilt_degrees):
+    """Without images, the distance of contours is that across their own planes."""
+    grid = make_grid(tilt_degrees=tilt_degrees, offsets_mm=np.arange(-100, 100, 2.5))
+    made = build_structure_set(ct_volume(grid), rois_of(masks_without_specks(grid), grid), IDENTITY, MODEL)
+    dataset = dcmread(BytesIO(encode(made)))
+    assert "slices-skipped" not in codes(lint(dataset))
+    cord = drawn(dataset, named(dataset, "SpinalCord"))
+    del cord.ContourSequence[10:12]
+    assert "slices-skipped" in codes(lint(dataset))
+
+
+@pytest.mark.parametrize("declared", ["", "ISO_IR 6", ["", "ISO 2022 IR 87"]])
+def test_text_beyond_ascii_is_found_where_nothing_more_is_declared(declared):
+    dataset = good()
+    dataset.SpecificCharacterSet = declared
+    raw(dataset, "StructureSetName", b"M\xfcller")
+    assert "text-beyond-character-set" in codes(lint(dataset))
+
+
+def test_a_second_frame_of_reference_in_which_nothing_is_drawn_is_no_error():
+    """Some programs name that of another image too."""
+    dataset = good()
+    other = Dataset()
+    other.FrameOfReferenceUID = "1.2.3.4.5"
+    dataset.ReferencedFrameOfReferenceSequence.append(other)
+    assert "ct-frame-of-reference-differs" not in codes(lint(dataset, images_of(VOLUME)))
+
+
+def test_another_patients_series_in_the_folder_of_images_is_no_contradiction():
+    images = images_of(VOLUME)
+    other = copy_of(images.headers[0])
+    other.PatientID, other.PatientName, other.SeriesInstanceUID = "P2", "Roe^Ann", "1.2.9"
+    other.SOPInstanceUID, other.FrameOfReferenceUID = "1.2.9.1", "1.2.9.2"
+    both = CTImages((*images.headers, other))
+    assert "ct-patient-differs" not in codes(lint(good(), both))
+    moved = good()
+    moved.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = "1.2.9.2"
+    assert "ct-frame-of-reference-differs" in codes(lint(moved, both))
+
+
 def test_a_keyhole_does_not_cross_itself():
     """The two sides of its channel lie on each other (PS3.3 C.8.8.6.3)."""
     dataset = good()

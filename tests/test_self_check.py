@@ -83,6 +83,25 @@ def test_check_is_content_with_a_node_that_works(oarlock, tmp_path):
     assert "✓  destination TPS" in answer.out
 
 
+@pytest.mark.usefixtures("queue")
+@pytest.mark.parametrize("by", ["structures", "template"])
+def test_check_finds_organs_that_the_model_does_not_have(oarlock, tmp_path, by):
+    """Whether a route lists them, or its template derives something from them."""
+    bundle = write_band_bundle(tmp_path / "bundle")
+    template = tmp_path / "site.toml"
+    template.write_text('name = "S"\n[[structures]]\nname = "PRV"\nmargin = { of = "Esophagus", mm = 5 }\n')
+    wanted = f'template = "{template}"' if by == "template" else 'structures = ["Brain", "Esophagus"]'
+    write_config(
+        tmp_path,
+        f'[model]\nbundle = "{bundle}"\ndevice = "cpu"\n{destinations(1, "TPS")}'
+        f'[[routes]]\ndestinations = ["TPS"]\n{wanted}\n',
+    )
+
+    answer = " ".join(oarlock("check").out.split())
+
+    assert "routes name structures that this model does not have: Esophagus" in answer
+
+
 def port_lines(oarlock, tmp_path) -> str:
     """What `oarlock check` finds of the ports, where one is taken."""
     with socket.socket() as other:

@@ -11,7 +11,14 @@ from daemon.derivation import Margin
 from daemon.destination_profile import PROFILES
 from daemon.eclipse_template import as_toml, read_eclipse_template
 from daemon.errors import ConfigError
-from daemon.structure_template import DEFAULT_TEMPLATE, InterpretedType, apply_template, left_out, template_of
+from daemon.structure_template import (
+    DEFAULT_TEMPLATE,
+    InterpretedType,
+    apply_template,
+    left_out,
+    template_of,
+    unreached_slices,
+)
 from daemon.template_checks import notes
 from daemon.template_file import load_template
 from model.derived import expand
@@ -126,6 +133,38 @@ def test_a_derived_structure_is_darker_than_its_source_that_is_not_written_too(l
 
     cord = structure("SpinalCord").colour_rgb
     assert template.structures[0].colour_rgb == tuple(round(0.6 * value) for value in cord)
+
+
+def test_structures_derived_from_one_another_or_from_the_same_all_differ_in_colour(load):
+    margin = '[[structures]]\nname = "{}"\nmargin = {{ of = "{}", mm = {} }}'.format
+    template = load(
+        margin("PRV_of_PRV", "PRV5", 2),  # before what it is derived from
+        margin("PRV5", "SpinalCord", 5),
+        margin("PRV3", "SpinalCord", 3),
+        *organ("SpinalCord"),
+    )
+    colours = {line.name: np.array(line.colour_rgb) for line in template.structures}
+    cord = np.array(structure("SpinalCord").colour_rgb)
+    for name, share in (("PRV5", 0.6), ("PRV_of_PRV", 0.36), ("PRV3", 0.216)):
+        assert np.allclose(colours[name], share * cord, atol=1.5)
+
+
+def test_structures_derived_in_a_circle_are_refused(problems):
+    margin = '[[structures]]\nname = "{}"\nmargin = {{ of = "{}", mm = 1 }}'.format
+    assert problems(margin("A", "B"), margin("B", "A"))
+
+
+def test_where_slices_are_unevenly_spaced_a_margin_may_end_before_the_next_one_in_a_part(load):
+    template = load(
+        *organ("SpinalCord"), "[[structures]]", 'name = "PRV"', 'margin = { of = "SpinalCord", mm = 3 }'
+    )
+    uneven = make_grid(offsets_mm=np.array([*range(0, 20, 2), *range(20, 41, 5)], float), size=(9, 9))
+    (sentence,) = unreached_slices(template, uneven)
+    assert sentence == (
+        "PRV (SpinalCord + 3 mm): no other slice lies within 3 mm superior and 3 mm inferior at 4 of 14 places, "
+        "as slices are 5 mm apart"
+    )
+    assert not list(unreached_slices(template, make_grid(offsets_mm=np.arange(0, 20, 2.0), size=(9, 9))))
 
 
 def test_a_derived_structure_keeps_the_colour_that_it_is_given_whichever_it_is(load):
