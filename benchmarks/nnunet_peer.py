@@ -38,12 +38,12 @@ from training.config import TrainConfig, build_config, merged, read_table
 from training.dataset import CLINICAL_NAMES, Case, counted, described, read_packs, write_packs
 from training.evaluate import score_case, with_every_output
 from training.export import export
+from training.failures import failures_in_words
 from training.metrics import dice
 from training.stop import Stop
 from training.train import (
     draw_chances,
     draw_samples,
-    failures_in_words,
     load_data,
     network_and_optimiser,
     optimise,

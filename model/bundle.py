@@ -85,7 +85,7 @@ class Bundle:
             )
         except _MISDESCRIBED as error:
             raise BundleError(f"{folder / 'model.json'} does not describe a bundle: {error!r}") from error
-        if not 0 < len(names) <= config.outputs:
+        if not bundle.output_names or len(names) > config.outputs:
             raise BundleError(
                 f"{folder}: {len(names)} structures, but the network has {config.outputs} outputs"
             )
@@ -155,9 +155,18 @@ def _measured_of(folder: Path, digest: str, card: Mapping[str, Any]) -> dict[str
 
 def write_description(folder: Path, about: Mapping[str, Any]) -> None:
     """Replace a bundle's `model.json` at once."""
-    part = folder / "model.json.part"
-    part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    part.replace(folder / "model.json")
+    _description(folder, about).replace(folder / "model.json")
+
+
+def _description(folder: Path, about: Mapping[str, Any]) -> Path:
+    return _part(folder / "model.json", (json.dumps(about, indent=1) + "\n").encode())
+
+
+def _part(path: Path, content: bytes) -> Path:
+    """Write a file's content beside it."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(content)
+    return part
 
 
 def add_reference_ranges(folder: Path, ranges: ReferenceRanges) -> None:
@@ -172,9 +181,10 @@ def add_reference_ranges(folder: Path, ranges: ReferenceRanges) -> None:
     """
     about = _read_json(folder / "model.json")
     text = ranges.to_json().encode()
-    (folder / "reference.json").write_bytes(text)
     about["reference_sha256"] = hashlib.sha256(text).hexdigest()
-    write_description(folder, about)
+    parts = [_part(folder / "reference.json", text), _description(folder, about)]
+    for part in parts:  # what is written has room: a full disk leaves the bundle as it was
+        part.replace(part.with_suffix(""))
 
 
 def _reference_ranges(about: Mapping[str, Any], path: Path) -> ReferenceRanges | None:

@@ -65,6 +65,10 @@ class Segmenter:
     def __init__(
         self, bundle: Bundle, device: str = "auto", threads: int = 0, max_memory_bytes: int = 0
     ) -> None:
+        if not bundle.structure_names:
+            raise BundleError(
+                f"{bundle.name} {bundle.version} offers no structure: it was taught none of those that may be sent"
+            )
         self.bundle = bundle
         self.max_memory_bytes = max_memory_bytes or machine_memory_bytes()
         self.device = _device(device)
@@ -199,6 +203,8 @@ def _holes(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _device(name: str) -> torch.device:
+    if name not in {"auto", "cpu", "cuda"}:
+        raise BundleError(f"device {name} is not known; it is auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise BundleError("device cuda is configured, but torch finds no CUDA device; use auto or cpu")
     if name == "auto":

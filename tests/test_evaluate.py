@@ -451,6 +451,44 @@ def invoke(folder: Path, *more: str, out: str = "out") -> str:
     return result.output
 
 
+def test_a_bundle_without_a_card_is_measured_and_gets_one(tmp_path: Path) -> None:
+    about = write_band_bundle(tmp_path / "bundle") / "model.json"
+    said = json.loads(about.read_text())
+    said.pop("card", None)
+    about.write_text(json.dumps(said))
+    write_packs([a_case("first")], tmp_path / "packs" / "made-validation")
+
+    words = " ".join(invoke(tmp_path).split())
+
+    assert "does not say on whom it was trained" in words
+    assert json.loads(about.read_text())["card"]["accuracy"]
+
+
+def test_where_the_report_cannot_be_written_nothing_is_measured_first(tmp_path: Path) -> None:
+    write_band_bundle(tmp_path / "bundle")
+    write_packs([a_case("first")], tmp_path / "packs" / "made-validation")
+    (tmp_path / "file").touch()
+    app = evaluate.typer.Typer()
+    app.command()(evaluate.main)
+
+    result = CliRunner().invoke(
+        app,
+        [
+            str(tmp_path / "bundle"),
+            "--packs",
+            str(tmp_path / "packs"),
+            "--out",
+            str(tmp_path / "file" / "out"),
+        ],
+    )
+
+    assert result.exit_code == 1
+    assert "Not a directory; the bundle's accuracy and the card are as they were" in " ".join(
+        result.output.split()
+    )
+    assert "measuring" not in result.output
+
+
 def test_what_a_bundle_was_trained_on_is_not_measured_but_as_a_trial(tmp_path: Path) -> None:
     """Its own cases say nothing of a network's accuracy; the card says that no patient was trained on."""
     about = write_band_bundle(tmp_path / "bundle") / "model.json"

@@ -100,6 +100,23 @@ def test_nnunet_cases_have_the_organs_that_their_table_says(tmp_path: Path) -> N
     assert "label 'PTV'" in left_out(report)
 
 
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        ({"B": 3}, "B has 3; needed is a list of label names"),
+        ({"B": "SpinalCord"}, "B has 'SpinalCord'; needed is a list of label names"),
+        ({"b": ["SpinalCord"]}, "names cases that have no labels: b; correct or remove them"),
+    ],
+)
+def test_a_table_of_organs_that_means_no_case_or_no_label_is_refused(
+    tmp_path: Path, table: dict[str, object], why: str
+) -> None:
+    """A misspelt case would count as contoured completely."""
+    (nnunet(tmp_path) / "present_labels.json").write_text(json.dumps(table))
+    with pytest.raises(PackingError, match=why):
+        list(nnunet_cases(tmp_path, Choices(NAMES), Report()))
+
+
 def test_an_empty_label_is_absent_only_if_that_is_declared(tmp_path: Path) -> None:
     """Nobody knows whether an empty label was drawn: it teaches nothing, unless the operator says more."""
     (nnunet(tmp_path) / "present_labels.json").unlink()
@@ -359,6 +376,20 @@ def test_nrrd_files_with_hyphens_and_underscores_are_the_same_organs(tmp_path: P
         assert np.array_equal(full(case, "Eye_R"), RIGHT)
     assert left_out(report).count("it does not lie on the grid of the CT") == 2
     assert left_out(report).count("Cochlea_L (Cochlea") == 2
+
+
+def test_a_patient_of_nrrd_files_is_known_again_from_another_folder(tmp_path: Path) -> None:
+    """Else who was trained on from one folder is measured from another."""
+    for scan in ("a", "b"):
+        write(tmp_path / "site" / scan / "CT_IMAGE.nrrd", an_image())
+        write(tmp_path / "site" / scan / "segmentations" / "Parotid_L.nrrd", LEFT)
+    near, far = (
+        {case.name: case for _, case in nrrd_cases(root, Choices(NAMES), Report())}
+        for root in (tmp_path / "site", tmp_path)
+    )
+
+    assert near["a"].patient == far["site/a"].patient
+    assert len({near["a"].patient, near["b"].patient, ""}) == 3
 
 
 def test_a_mask_below_nought_is_empty_and_a_clinics_own_table_comes_first(tmp_path: Path) -> None:

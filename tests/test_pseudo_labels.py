@@ -78,12 +78,30 @@ def test_only_the_organs_asked_for_are_contoured(tmp_path: Path) -> None:
     assert made(tmp_path) == []
 
 
+def test_where_nothing_could_be_labelled_the_packs_of_before_stay(tmp_path: Path) -> None:
+    contoured(tmp_path)
+    before = made(tmp_path)
+    result = contoured(tmp_path, "--organ", "Parotid_R")
+    assert result.exit_code == 0
+    assert "nothing could be labelled" in result.output
+    assert [case.name for case in made(tmp_path)] == [case.name for case in before] == ["parotid alone"]
+
+
+def test_packs_that_are_read_are_never_replaced(tmp_path: Path) -> None:
+    """What people drew would be gone, whether or not anything could be labelled."""
+    result = contoured(tmp_path, "--out", str(tmp_path / "train"))
+    assert result.exit_code == 2
+    assert "would replace" in " ".join(result.output.replace("│", " ").split())
+    assert [case.name for case in read_packs([tmp_path / "train-00.npz"])] == ["both", "parotid alone"]
+
+
 @pytest.mark.parametrize(
     ("words", "pack", "why"),
     [
         (("--organ", "Lens_L"), "train", "does not offer Lens_L"),
         ((), "made-validation", "never trained on"),
         (("--bundle", "nothing"), "train", "nothing"),
+        (("--device", "gpu"), "train", "device gpu is not known; it is auto, cpu or cuda"),
     ],
 )
 def test_what_cannot_be_done_is_refused(tmp_path: Path, words: tuple[str, ...], pack: str, why: str) -> None:

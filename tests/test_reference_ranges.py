@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import typer
 
+from model.bundle import Bundle, add_reference_ranges
 from model.geometry import Mask
 from model.organ_measures import OrganMeasure
 from model.reference_ranges import FEWEST_VALUES, Range, ReferenceRanges
+from tests.band_bundle import write_band_bundle
+from tests.disks import needs_mount, small_disk
 from tests.paths import REPOSITORY
-from training.dataset import Case, Frame, bits
+from training.dataset import Case, Frame, bits, write_packs
 from training.reference_ranges import main, measure_case, reference_ranges
 
 
@@ -116,9 +119,29 @@ def test_validation_packs_are_refused(tmp_path) -> None:
         main([tmp_path / "openkbp-validation-00.npz"], tmp_path)
 
 
-def test_a_pack_that_is_not_there_is_told_with_its_name(tmp_path) -> None:
-    with pytest.raises(typer.BadParameter, match=r"none\.npz cannot be read as a pack"):
+def test_a_pack_that_is_not_there_is_told_with_its_name(tmp_path, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
         main([tmp_path / "none.npz"], tmp_path)
+    assert ended.value.code == 2
+    assert "none.npz cannot be read as a pack" in capsys.readouterr().err
+
+
+@needs_mount
+def test_on_a_full_disk_the_bundle_stays_as_it_was(tmp_path, capsys) -> None:
+    """One that does not load any more would stop a node at its next start."""
+    with small_disk(tmp_path / "disk") as disk:
+        bundle = write_band_bundle(disk.path / "bundle")
+        add_reference_ranges(bundle, reference_ranges([], "nobody"))
+        before = Bundle.load(bundle)
+        (pack,) = write_packs([case_with(slice(4, 12))], tmp_path / "more")
+        disk.leave(0)
+
+        with pytest.raises(SystemExit) as ended:
+            main([pack], bundle)
+
+        assert ended.value.code == 1
+        assert "the bundle is as it was" in " ".join(capsys.readouterr().err.split())
+        assert Bundle.load(bundle).reference_ranges == before.reference_ranges
 
 
 def test_ranges_survive_being_written() -> None:

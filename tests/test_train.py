@@ -8,6 +8,7 @@ import sys
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,15 +18,18 @@ from torch import nn
 from typer.testing import CliRunner
 
 from model.bundle import Bundle, write_bundle
+from model.errors import BundleError
+from model.segmenter import Segmenter
 from model.structures import OTHER_PROTOCOLS, unqualified
 from model.unet import UNet3D
 from tests.conditions import wait_until
 from tests.paths import REPOSITORY
-from tests.training_cases import a_case, a_config
+from tests.training_cases import a_case, a_clinical_case, a_config
 from training import train
 from training.checkpoint import BEFORE, BEST, LAST, TrainingStoppedError
 from training.config import ORGANS, ConfigurationError, DataConfig, TrainConfig, load_config
 from training.dataset import Known, described, patient_mark, write_packs
+from training.evaluate import with_every_output
 from training.export import export
 from training.stop import Stop
 from training.train import (
@@ -387,6 +391,45 @@ def test_an_organ_that_no_case_has_is_not_offered(tmp_path: Path, config: TrainC
     trained(config, tmp_path / "out")
 
     assert Bundle.load(export(config, tmp_path / "out")).structure_names == ("Brain",)
+
+
+def test_a_run_that_teaches_nothing_that_may_be_sent_leaves_a_bundle_to_measure(tmp_path: Path) -> None:
+    """As from OpenKBP alone, whose clinics' organs are outputs of their own."""
+    write_packs([a_clinical_case(group="test")], tmp_path / "clinics")
+    config = load_config(a_config(tmp_path, 1), [f'data.packs=["{tmp_path}/clinics-*.npz"]'])
+    trained(config, tmp_path / "out")
+
+    bundle = Bundle.load(export(config, tmp_path / "out"))
+
+    assert (bundle.structure_names, bundle.output_names) == ((), ("Parotid_L^Clin",))
+    with pytest.raises(BundleError, match="offers no structure"):
+        Segmenter(bundle, "cpu")
+    assert Segmenter(with_every_output(bundle), "cpu").bundle.structure_names == ("Parotid_L^Clin",)
+
+
+def test_who_is_thanked_for_the_weights_to_begin_with_is_thanked_again(tmp_path: Path) -> None:
+    """The licences of their training data want it."""
+    config = load_config(a_config(tmp_path, 1, '[card]\nattribution = ["ours", "theirs"]\n'))
+    write_bundle(
+        tmp_path / "before", UNet3D(replace(config.network, outputs=1)), name="n", version="1",
+        structure_names=("Eye_L",), preprocessing=config.preprocessing, tile=config.patch,
+        card={"attribution": ["theirs", "and theirs"], "limits": ["small"]},
+    )  # fmt: skip
+    more = replace(config, begin_with=str(tmp_path / "before"))
+    trained(more, tmp_path / "out")
+
+    card = Bundle.load(export(more, tmp_path / "out")).card
+
+    assert card["attribution"] == ["theirs", "and theirs", "ours"]
+    assert card["limits"] == ["It began with the weights of n 1, whose limits may be its own."]
+
+
+def test_images_that_the_device_cannot_hold_are_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.train.DeviceCase", Mock(side_effect=torch.OutOfMemoryError))
+    with pytest.raises(TrainingStoppedError, match="memory does not hold the images of 2 cases"):
+        load_data(load_config(a_config(tmp_path, 1)), CPU)
 
 
 def test_what_the_weights_to_begin_with_knew_is_offered_too(tmp_path: Path) -> None:

@@ -29,9 +29,10 @@ from training.dataset import described, read_packs
 from training.distributed import local_device
 from training.evaluate import score_case, with_every_output
 from training.export import export
+from training.failures import failures_in_words
 from training.goals import AS_SENT
 from training.stop import Stop
-from training.train import Data, failures_in_words, load_data, run
+from training.train import Data, load_data, run
 
 REFERENCE = "reference"
 SMALL_ORGANS = ("Cochlea", "Glnd_Lacrimal", "Lens", "OpticNrv")
@@ -154,7 +155,7 @@ def measure(variant: Variant, folder: Path, device: torch.device, console: Conso
     """Dice of every known organ of every validation case, whole images on the grid of the truth."""
     bundle = with_every_output(Bundle.load(export(variant.config, folder)))
     segmenter = Segmenter(bundle, device.type, variant.config.threads)
-    cases = list(read_packs(Path(pack) for pack in variant.config.data.validation_packs))
+    cases = list(read_packs(variant.config.data.validation_files))
     rows = [
         (*Place(score.group, case.name, score.organ), score.dice)
         for case in track(cases, f"measuring {variant.name}", console=console)
@@ -175,7 +176,7 @@ def read_scores(path: Path, data: DataConfig) -> Scores:
     with path.open(encoding="utf-8", newline="") as file:
         rows = [*csv.reader(file)]
     if any(len(row) < 4 for row in rows):
-        groups = {case.name: case.group for case in described(map(Path, data.validation_packs))}
+        groups = {case.name: case.group for case in described(data.validation_files)}
         if unknown := {row[0] for row in rows} - groups.keys():
             raise ConfigurationError(
                 f"{path} is of cases that no validation pack holds, such as {min(unknown)}; delete it to "

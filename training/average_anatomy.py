@@ -8,7 +8,6 @@ The 21 organs: Nikolov et al., arXiv 1809.04430, deepmind/tcia-ct-scan-dataset, 
 """
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK
+import typer
 from scipy import ndimage
 
 from training.average_ct import (
@@ -36,6 +36,7 @@ from training.average_ct import (
     tissue_and_air,
     training_cases,
 )
+from training.failures import failures_in_words
 
 HU_LEVELS = np.concatenate([np.arange(-1024, -200, 40), np.arange(-200, 200, 4), np.arange(200, 1800, 40)])
 REACH_MM = 6.35  # signed distances are stored up to here, in steps of 0.05 mm
@@ -304,7 +305,10 @@ def write(path: Path, seen: Sequence[Seen], shapes: Mapping[str, Shape]) -> None
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 
-def main(data: Path, output: Path) -> None:
+def main(
+    data: Path = typer.Argument(..., help="Folder of the public data sets."),  # noqa: B008
+    output: Path = typer.Argument(..., help="File for the average anatomy, .npz."),  # noqa: B008
+) -> None:
     """Compute and store the average anatomy."""
     cases = training_cases(data)
     print(f"{len(cases)} training CTs")
@@ -313,4 +317,5 @@ def main(data: Path, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    with failures_in_words():
+        typer.run(main)

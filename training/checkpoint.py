@@ -20,12 +20,9 @@ from model.bundle import all_finite
 from model.network_input import Preprocessing
 from model.unet import UNet3D, UNetConfig
 from training.config import ConfigurationError
+from training.stop import TrainingStoppedError
 
 LAST, BEFORE, BEST = "checkpoint.pt", "previous.pt", "best.pt"
-
-
-class TrainingStoppedError(Exception):
-    """Training cannot go on; the message says at which step and what to change."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from model.structures import unqualified
 from training.dataset import OPENKBP, Case, counted, is_cut, read_packs
+from training.failures import failures_in_words
 from training.scores import CLINICAL_BASELINE, Score, Summary, score_organ, summarise, write_baseline
 from training.volumes import read_image
 
@@ -96,4 +97,5 @@ def as_rich_table(rows: list[Summary]) -> Table:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with failures_in_words():
+        typer.run(main)

@@ -32,7 +32,7 @@ def _require(**is_right: bool) -> None:
 class DataConfig:
     """Which packs are trained on, how often each group is drawn, and what is kept for measuring."""
 
-    packs: tuple[str, ...]
+    packs: tuple[str, ...]  # a name may hold wildcards, as prepare splits what is large
     group_weights: dict[str, float]  # how often a case of this group is drawn
     untaught: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Organs that are drawn by another protocol in this group: its truth of them is not taught."""
@@ -53,6 +53,22 @@ class DataConfig:
             organ_weights=min(self.organ_weights.values(), default=1) > 0,
             foreground=0 <= self.foreground <= 1,
         )
+
+    @property
+    def pack_files(self) -> list[Path]:
+        """Those that are trained on."""
+        return _files(self.packs)
+
+    @property
+    def validation_files(self) -> list[Path]:
+        """Those that are measured."""
+        return _files(self.validation_packs)
+
+
+def _files(names: Sequence[str]) -> list[Path]:
+    """Files by name; one that matches nothing stays, to be missed by its name."""
+    paths = map(Path, names)
+    return [file for path in paths for file in sorted(path.parent.glob(path.name)) or [path]]
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ from rich.progress import track
 
 from model.bundle import DEFAULT_BUNDLE, Bundle
 from model.ct import CTVolume
-from model.errors import BundleError
 from model.geometry import SliceGrid
 from model.segmenter import Segmenter
 from model.structures import unqualified
-from training.dataset import Case, Frame, PackUnreadableError, counted, described, is_cut, read_packs
+from training.dataset import Case, Frame, counted, described, is_cut, read_packs
 from training.evaluation_report import Judged, as_rich_table, write_card, write_into_bundle, write_report
+from training.failures import failures_in_words
 from training.figures import snapshot
 from training.goals import AS_SENT
 from training.scores import Score, score_organ, summarise
@@ -146,15 +146,20 @@ def main(
     device: str = typer.Option("auto"),
 ) -> None:
     """Measure every organ of every case; write report, pictures, the bundle's accuracy and, if asked, its card."""
+    with failures_in_words("the bundle's accuracy and the card are as they were"):
+        _evaluate(bundle, packs, out, card, cases, device)
+
+
+def _evaluate(bundle: Path, packs: list[Path], out: Path, card: Path | None, cases: int, device: str) -> None:
     console = Console()
-    try:
-        segmenter = Segmenter(with_every_output(Bundle.load(bundle)), device)
-        files = pack_files(packs)
-        if not cases:
-            require_untaught(segmenter.bundle, files)
-        chosen = [case for path in files for case in islice(read_packs([path]), cases or None)]
-    except (BundleError, PackUnreadableError) as error:
-        raise typer.BadParameter(str(error)) from error
+    segmenter = Segmenter(with_every_output(Bundle.load(bundle)), device)
+    files = pack_files(packs)
+    if not cases:
+        require_untaught(segmenter.bundle, files)
+        if "trained_on" not in segmenter.bundle.card:
+            console.print(f"{bundle} does not say on whom it was trained: look that these are others")
+    chosen = [case for path in files for case in islice(read_packs([path]), cases or None)]
+    out.mkdir(parents=True, exist_ok=True)
     judged: list[Judged] = []
     for case in track(chosen, "measuring", console=console):
         judged += judge_case(segmenter, case)

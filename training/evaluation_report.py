@@ -94,8 +94,9 @@ def write_report(judged: Sequence[Judged], about: Mapping[str, Any], out: Path) 
 def write_into_bundle(summaries: Sequence[Summary], bundle: Path) -> dict[str, Any]:
     """Put the accuracy into the card of `model.json`, which is replaced at once; returns what it says now."""
     about: dict[str, Any] = json.loads((bundle / "model.json").read_text(encoding="utf-8"))
-    about["card"].pop("validation_dice", None)  # the name it had when there was no more than Dice
-    about["card"]["accuracy"] = as_table(summaries)
+    card = about.setdefault("card", {})
+    card.pop("validation_dice", None)  # the name it had when there was no more than Dice
+    card["accuracy"] = as_table(summaries)
     write_description(bundle, about)
     return about
 

@@ -17,7 +17,7 @@ def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
     """Write the averaged weights of the last (or best) checkpoint as a bundle; returns its folder."""
     average, step, learned = averaged_weights(out, best=best)
     if not learned.marks:
-        learned = taught_by(described(map(Path, config.data.packs)), config)
+        learned = taught_by(described(config.data.pack_files), config)
     taught = tuple(organ for organ in ORGANS if organ in learned.organs)
     chosen = [ORGANS.index(organ) for organ in taught]
     heads = {key: average[key].unflatten(0, (len(ORGANS), -1))[chosen].flatten(0, 1) for key in HEAD}
@@ -40,11 +40,24 @@ def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
             "training_data": config.card.training_data or _groups_taught(config),
             "trained_on": sorted(learned.marks),
             "training": how,
-            "limits": config.card.limits,
-            "attribution": config.card.attribution,
+            "limits": [*config.card.limits, *_limits_inherited(config)],
+            "attribution": _attribution(config),
         },
     )
     return out / "bundle"
+
+
+def _attribution(config: TrainConfig) -> list[str]:
+    """Whom to thank, for the weights that it began with too: their data's licences want it."""
+    earlier = Bundle.load(Path(config.begin_with)).card.get("attribution", ()) if config.begin_with else ()
+    return list(dict.fromkeys((*earlier, *config.card.attribution)))
+
+
+def _limits_inherited(config: TrainConfig) -> tuple[str, ...]:
+    if not config.begin_with or config.card.limits:
+        return ()
+    earlier = Bundle.load(Path(config.begin_with))
+    return (f"It began with the weights of {earlier.name} {earlier.version}, whose limits may be its own.",)
 
 
 def _groups_taught(config: TrainConfig) -> tuple[str, ...]:

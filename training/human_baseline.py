@@ -21,6 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from training.dataset import Frame
+from training.failures import failures_in_words
 from training.scores import (
     HUMAN_BASELINE,
     Score,
@@ -171,4 +172,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with failures_in_words():
+        typer.run(main)

@@ -53,7 +53,7 @@ def main(
         "0", help="Share of the patients kept for measuring, or a file that lists them."
     ),
     absent: Path | None = typer.Option(None, help="CSV patient,organ: organs that patients truly lack."),  # noqa: B008
-    names: Path | None = typer.Option(None, help="TOML [names]: ROI names of your clinic to TG-263 names."),  # noqa: B008
+    names: Path | None = typer.Option(None, help=r"TOML \[names]: ROI names of your clinic to TG-263 names."),  # noqa: B008
 ) -> None:
     """Pack every named data set: train and validation cases apart."""
     console = Console()

@@ -10,9 +10,11 @@ Left out are organs that a person drew on the case by the same protocol, organs 
 `model.plausibility` has more than a note to say.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +24,12 @@ from rich.progress import track
 from rich.table import Table
 
 from model.bundle import DEFAULT_BUNDLE, Bundle
-from model.errors import BundleError
 from model.findings import Severity
 from model.plausibility import check_plausibility
 from model.segmenter import Segmenter
-from training.dataset import PSEUDO, Case, Frame, PackUnreadableError, bits, read_packs, write_packs
+from training.dataset import PSEUDO, Case, Frame, bits, read_packs, write_packs
 from training.evaluate import as_volume, slice_grid
+from training.failures import failures_in_words
 
 EVERYWHERE = (-np.inf, np.inf)
 
@@ -99,17 +101,27 @@ def main(
     console = Console()
     if any("validation" in path.name for path in packs):
         raise typer.BadParameter("validation cases are never trained on; name training packs only")
-    try:
+    _refuse_to_replace(packs, out)
+    counts: Counts = defaultdict(Counter)
+    with failures_in_words("no pack was written, and those of before stay"):
         segmenter = Segmenter(Bundle.load(bundle), device)
         organs = _offered(segmenter.bundle, organ)
-        counts: Counts = defaultdict(Counter)
         cases = list(read_packs(packs))
-        paths = write_packs(_each(segmenter, cases, organs, counts, console), out)
-    except (BundleError, PackUnreadableError) as error:
-        raise typer.BadParameter(str(error)) from error
+        labelled = _each(segmenter, cases, organs, counts, console)
+        first = next(labelled, None)
+        paths = write_packs(chain([first], labelled), out) if first else []
     console.print(_as_table(counts, len(cases)))
     for path in paths:
         console.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    if not paths:
+        console.print("nothing could be labelled: no pack was written, and those of before stay")
+
+
+def _refuse_to_replace(packs: list[Path], out: Path) -> None:
+    """Packs of the same stem as the new ones would be replaced, and what people drew in them be lost."""
+    beside = [pack for pack in packs if pack.resolve().parent == out.resolve().parent]
+    if lost := [pack for pack in beside if re.fullmatch(rf"{re.escape(out.name)}-\d+\.npz", pack.name)]:
+        raise typer.BadParameter(f"--out {out} would replace {lost[0]}, which is to be read: name another")
 
 
 def _offered(bundle: Bundle, wanted: Collection[str]) -> Collection[str]:

@@ -17,14 +17,14 @@ from rich.progress import track
 from rich.table import Table
 
 from model.bundle import DEFAULT_BUNDLE, add_reference_ranges
-from model.errors import BundleError
 from model.geometry import Mask
 from model.organ_measures import OrganMeasure, measure_organ
 from model.plausibility import ANCHORS, LONG_ORGANS, NEVER_WHOLE, offset_key, offset_mm
 from model.reference_ranges import FEWEST_VALUES, Range, ReferenceRanges
 from model.structures import STRUCTURES, unqualified
-from training.dataset import Case, PackUnreadableError, read_packs
+from training.dataset import Case, read_packs
 from training.evaluate import slice_grid
+from training.failures import failures_in_words
 
 VOLUME_FACTOR = 1.25
 SECTION_FACTOR = 1.25
@@ -144,15 +144,13 @@ def main(
         raise typer.BadParameter("validation cases are no part of any statistics; name training packs only")
     groups: dict[str, int] = defaultdict(int)
     measured = []
-    try:
+    with failures_in_words("the bundle is as it was"):
         for case in track(read_packs(packs), "measuring", console=console):
             groups[case.group] += 1
             measured.append(measure_case(case))
         source = ", ".join(f"{count} of {group}" for group, count in sorted(groups.items()))
         ranges = reference_ranges(measured, f"training cases: {source}")
         add_reference_ranges(bundle, ranges)
-    except (BundleError, PackUnreadableError) as error:
-        raise typer.BadParameter(str(error)) from error
     console.print(_as_table(ranges))
 
 

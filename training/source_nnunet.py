@@ -24,6 +24,7 @@ from training.volumes import (
 )
 
 GROUP = "nnunet"
+PRESENT = "present_labels.json"
 IGNORE = "ignore"
 """nnU-Net's name of the label that leaves a voxel out of the loss."""
 
@@ -65,6 +66,11 @@ def nnunet_cases(root: Path, choices: Choices, report: Report) -> Iterator[Prepa
     files = sorted((root / "labelsTr").glob(f"*{dataset.ending}"))
     cases = {file.name.removesuffix(dataset.ending): file for file in files}
     choices.require_known(cases, report)
+    if strangers := sorted(dataset.present.keys() - cases.keys()):
+        raise PackingError(
+            f"{root / PRESENT} names cases that have no labels: {', '.join(strangers)}; correct or remove "
+            "them, as a case that it does not name counts as contoured completely"
+        )
     for name, file in cases.items():
         try:
             image, frame = read_image(root / "imagesTr" / f"{name}_0000{dataset.ending}")
@@ -131,8 +137,10 @@ def _dataset(root: Path, names: RoiNames, report: Report) -> Dataset:
         else:
             values[label] = voxels
             organs[label] = mapped.organ
-    table = root / "present_labels.json"
+    table = root / PRESENT
     present = _json(table) if table.exists() else {}
+    if odd := [case for case, had in present.items() if not _are_names(had)]:
+        raise PackingError(f"{table}: {odd[0]} has {present[odd[0]]!r}; needed is a list of label names")
     if unknown := sorted({name for had in present.values() for name in had} - about["labels"].keys()):
         raise PackingError(
             f"{table} names {', '.join(unknown)}, which dataset.json does not: correct one of both"
@@ -144,6 +152,10 @@ def _dataset(root: Path, names: RoiNames, report: Report) -> Dataset:
         organs,
         {case: frozenset(had) for case, had in present.items()},
     )
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def _values(value: object, root: Path) -> tuple[int, ...]:

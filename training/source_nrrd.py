@@ -5,11 +5,13 @@ some `Cochlea_Lt`, which are one name. What it calls Orbit is the globe of the e
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.dataset import patient_mark
 from training.folders import files_under
 from training.packing import CONTRADICTION, EMPTY, Choices, PreparedCase
 from training.packing_report import Report
@@ -61,7 +63,8 @@ def nrrd_cases(root: Path, choices: Choices, report: Report) -> Iterator[Prepare
         if not known:
             report.left_out(name, "no organ could be used")
             continue
-        yield choices.split(patient), upright.case(name, GROUP, known)
+        case = replace(upright.case(name, GROUP, known), patient=patient_mark(f"NRRD/{patient}"))
+        yield choices.split(patient), case
 
 
 def organ_of_file(stem: str, names: RoiNames) -> Mapped:

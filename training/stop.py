@@ -8,6 +8,10 @@ from types import FrameType
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+class TrainingStoppedError(Exception):
+    """Training cannot go on; the message says at which step and what to change."""
+
+
 class Stop:
     """Says between two steps whether to go on; a second signal ends the process at once.
 

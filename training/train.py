@@ -8,12 +8,11 @@ one, and several processes (see `training.distributed`) the same as one.
 """
 
 import math
-import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,18 +21,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
-from model.errors import BundleError
+from model.bundle import Bundle
 from model.unet import UNet3D
 from training.augment import DeviceCase, Sample, random_sample
-from training.checkpoint import Taught, Trained, TrainingStoppedError, best_dice
+from training.checkpoint import Taught, Trained, best_dice
 from training.config import ConfigurationError, DataConfig, TrainConfig, load_config
 from training.curve import Curve, draw
-from training.dataset import Case, Known, PackUnreadableError, described, read_packs
+from training.dataset import Case, Known, described, read_packs
 from training.distributed import Ranks, joined, local_device
 from training.export import export, taught_by
+from training.failures import failures_in_words
 from training.losses import segmentation_terms
 from training.starting_weights import starting_network
-from training.stop import Stop
+from training.stop import Stop, TrainingStoppedError
 from training.validation import mean_agreement, mean_of, validation_cases
 
 CHECKPOINT_EVERY = 100
@@ -50,7 +50,7 @@ def main(
 ) -> None:
     """Train, or go on training; SIGTERM and Ctrl-C leave a checkpoint."""
     stop = Stop(minutes * 60 or math.inf)
-    with failures_in_words():
+    with failures_in_words("what was trained is in the last checkpoint: repeat the command to resume"):
         place = local_device(device)
         config = load_config(config_path, change)
         if best:
@@ -60,27 +60,18 @@ def main(
             console = Console(quiet=not ranks.first)
             finished = run(config, out, place, stop, console, ranks)
             if finished and ranks.first:
-                console.print(f"bundle written to {export(config, out, best=best)}")
+                _tell(export(config, out, best=best), console)
             elif not finished:
                 console.print("stopped before the last step; repeat the command to resume")
 
 
-@contextmanager
-def failures_in_words() -> Iterator[None]:
-    """End the program with one sentence: status 2 for what it was given, 1 for what happened on the way."""
-    try:
-        yield
-    except (ConfigurationError, PackUnreadableError, BundleError) as error:
-        _end(str(error), 2)
-    except TrainingStoppedError as error:
-        _end(str(error), 1)
-    except OSError as error:
-        _end(f"{error}; what was trained is in the last checkpoint: repeat the command to resume", 1)
-
-
-def _end(why: str, status: int) -> NoReturn:
-    Console(stderr=True).print(why, style="red", markup=False)
-    sys.exit(status)
+def _tell(bundle: Path, console: Console) -> None:
+    console.print(f"bundle written to {bundle}")
+    if not Bundle.load(bundle).structure_names:
+        console.print(
+            "none of the 21 organs that may be sent was taught: it can be measured, and no node will use it",
+            style="yellow",
+        )
 
 
 def _require_validation(config: TrainConfig) -> None:
@@ -114,19 +105,26 @@ def load_data(config: TrainConfig, device: torch.device) -> Data:
     _require_apart(config.data)
     packed = [
         _taught(case, config.data.untaught.get(case.group, ()))
-        for case in read_packs(map(Path, config.data.packs), config.preprocessing)
+        for case in read_packs(config.data.pack_files, config.preprocessing)
     ]
     known = [
         Known(case.name, case.group, frozenset(case.known), case.absent, case.patient) for case in packed
     ]
-    return Data([DeviceCase(case, device) for case in packed], known, draw_chances(known, config.data))
+    chances = draw_chances(known, config.data)
+    try:
+        return Data([DeviceCase(case, device) for case in packed], known, chances)
+    except torch.OutOfMemoryError as error:
+        raise TrainingStoppedError(
+            f"the device's memory does not hold the images of {len(packed)} cases; name fewer packs in [data] or "
+            "train on a device with more"
+        ) from error
 
 
 def _require_apart(data: DataConfig) -> None:
     """Let no patient be trained on who is measured; packs of validation cases need not be at hand."""
     trained, measured = (
-        list(described(path for path in map(Path, packs) if path.exists()))
-        for packs in (data.packs, data.validation_packs)
+        list(described(path for path in packs if path.exists()))
+        for packs in (data.pack_files, data.validation_files)
     )
     marks = {mark for case in measured for mark in case.marks}
     if both := sorted(case.name for case in trained if case.marks & marks):
@@ -138,7 +136,7 @@ def _require_apart(data: DataConfig) -> None:
 
 def _require_untaught(data: DataConfig, taught: Taught) -> None:
     """Let no patient be measured who was trained on, whatever the packs hold by now."""
-    packs = (path for path in map(Path, data.validation_packs) if path.exists())
+    packs = (path for path in data.validation_files if path.exists())
     if seen := sorted(case.name for case in described(packs) if case.marks & taught.marks):
         raise ConfigurationError(
             f"[data] {len(seen)} cases of validation_packs, or their patients, were trained on in this folder or "

@@ -9,7 +9,6 @@ those of the network's voxels, of which some are larger than the tolerance.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +48,7 @@ class Agreement(NamedTuple):
 def validation_cases(config: TrainConfig, device: torch.device) -> list[ValidationCase]:
     """As many cases as the configuration asks for, evenly chosen from its validation packs."""
     wanted = config.validation.cases
-    every = list(read_packs(map(Path, config.data.validation_packs), config.preprocessing))
+    every = list(read_packs(config.data.validation_files, config.preprocessing))
     chosen = np.unique(np.linspace(0, len(every) - 1, min(wanted, len(every))).round().astype(int))
     return [_held(every[index], config.spacing_mm, device) for index in chosen]
 
