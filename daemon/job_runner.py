@@ -188,7 +188,7 @@ class JobRunner:
                 raise _BrokenOff
 
         images = self._queue.images(job.id)
-        self._spool.unmark_checked(job.id)
+        self._spool.begin_results(job.id)
         done = contour_series(
             [self._spool.instance_path(image.job_id, image.sop_instance_uid) for image in images],
             self._segmenter,

@@ -209,11 +209,19 @@ class Spool:
         lines = "".join(f"{sha256}  {name}\n" for name, sha256 in digests.items())
         self.store_result(job_id, lines.encode(), CHECKED)
 
-    def unmark_checked(self, job_id: int) -> None:
-        """Let nothing be known of a job's results, which are about to be written; raises StorageFull."""
+    def begin_results(self, job_id: int) -> None:
+        """Forget earlier results before new ones are written, and remove what a crash cut off.
+
+        Raises
+        ------
+        StorageFull
+            The folder cannot be written.
+        """
         path = self.result_path(job_id, CHECKED)
         with told_as_storage_full(path):
             path.unlink(missing_ok=True)
+            for part in path.parent.glob("*.part"):
+                part.unlink(missing_ok=True)
 
     def checked(self, job_id: int) -> dict[str, str]:
         """Results that passed, by file name with their SHA-256; none where that is not known."""

@@ -189,6 +189,17 @@ def test_a_full_disk_is_told_as_storage_full_and_leaves_nothing(spool):
     assert files_under(spool) == before
 
 
+def test_what_a_crash_cut_off_goes_before_results_are_written_anew(spool):
+    path, digest = spool.store_result(1, b"whole", "structure_set.dcm")
+    spool.mark_checked(1, {"structure_set.dcm": digest})
+    path.with_name("segmentation-0123.part").write_bytes(b"half")
+
+    spool.begin_results(1)
+
+    assert [each.name for each in path.parent.iterdir()] == ["structure_set.dcm"]
+    assert spool.checked(1) == {}
+
+
 def test_a_result_replaces_an_earlier_one_and_survives_a_failed_write(spool):
     spool.store_result(1, b"first")
     path, digest = spool.store_result(1, b"second")
