@@ -41,10 +41,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="For programs; times are UT
 
 def _table(path: Path) -> str:
     """URL of the job table as it is: a command must neither create nor migrate it under a running node."""
-    url = load(path).database.url
+    config = load(path)
+    url = config.database.url
     file = sqlite_file(url)
     if not file.exists():
-        raise CannotStart(f"there is no job table {file} yet; the first start of `oarlock serve` creates it")
+        from daemon.roles import lost_table
+
+        first = f"there is no job table {file} yet; the first start of `oarlock serve` creates it"
+        raise CannotStart(lost_table(config) or first)
     if (revision := schema_revision(url)) != head_revision():
         raise CannotStart(
             f"{file} has schema {revision}, this version needs {head_revision()}; {what_to_do(revision)}"
@@ -132,14 +136,14 @@ def resend(
 
 @app.command(rich_help_panel="Look after jobs")
 def cancel(job: JobNumber, *, because: Because = "", config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Stop or discard a job that is not delivered; nothing more of it is sent.
+    """Stop or discard a job that is not delivered, or a resend of one that is; nothing more of it is sent.
 
     While its images are arriving those that still come are discarded with it, until the sender pauses.
     A failed job counts as decided then, and is purged at its time.
     """
     with _queue(config) as queue:
-        queue.cancel(job, _by_operator("cancelled", because, queue.job(job)))
-        typer.echo(f"job {job} is {JobState.CANCELLED}")
+        detail = _by_operator("cancelled", because, queue.job(job))
+        typer.echo(f"job {job} is {queue.cancel(job, detail)}")
 
 
 @app.command(rich_help_panel="Look after jobs")
@@ -174,7 +178,8 @@ def reject(
 @app.command(rich_help_panel="Look after jobs")
 def erase(
     jobs: Annotated[
-        list[int] | None, typer.Argument(metavar="JOB…", help="Numbers, as in `oarlock jobs`.")
+        list[int] | None,
+        typer.Argument(metavar="JOB…", help="Numbers, as in `oarlock jobs`.", min=1, max=_LARGEST),
     ] = None,
     *,
     patient: Annotated[str, typer.Option(metavar="ID", help="All jobs of this Patient ID.")] = "",
@@ -233,8 +238,7 @@ def recover(config: ConfigFile = DEFAULT_CONFIG) -> None:
         )
     for path, reason in found.left_out:
         complain(f"{path}: {reason}")
-    held = sum(bool(job.results) for job in found.jobs)
-    rejected = sum(bool(job.doubt) for job in found.jobs)
+    held, rejected = (found.states[state] for state in (JobState.HELD, JobState.REJECTED))
     typer.echo(
         f"{len(found.jobs)} jobs recovered, {held} of them held and {rejected} rejected; see `oarlock jobs`"
     )
@@ -265,8 +269,14 @@ def export(
     from daemon.audit_trail import write_csv, write_json
     from daemon.roles import utc_now
 
+    try:
+        first, last = since.astimezone(), until.astimezone() if until else utc_now()
+    except (OverflowError, ValueError):  # in another zone it lies before the year 1 or after 9999
+        wrong_use("no calendar has the time of --since or --until")
+    if first > last:
+        wrong_use("--until is before --since")
     with _queue(config) as queue, nullcontext(sys.stdout) if output is None else _private(output) as file:
-        rows = queue.audit_trail(since.astimezone(), until.astimezone() if until else utc_now())
+        rows = queue.audit_trail(first, last)
         (write_json if as_json else write_csv)(rows, file)
 
 

@@ -142,7 +142,7 @@ class Courier:
             if item.sent_at is None
         }
         for path, (_, result) in unsent.items():
-            _require_unaltered(path, result.sha256)
+            _require_unaltered(path, result.sha256, job.id)
 
         def stored(path: Path, outcome: DeliveryOutcome) -> None:
             item, _ = unsent[path]
@@ -217,22 +217,24 @@ class Courier:
             self._queue.postpone_destination(delivery.destination, pause)
 
 
-def _require_unaltered(path: Path, sha256: str) -> None:
+def _require_unaltered(path: Path, sha256: str, job_id: int) -> None:
     """Send only what passed its check: the bytes whose digest the job has."""
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError as error:
-        detail = f"{path} is gone; restore it, or `oarlock cancel` the job and send the series again"
+        detail = f"{path} is gone; restore it, or {_anew(job_id)}"
         raise _Undelivered(OwnFailure.FILE, detail, passing=False) from error
     except OSError as error:
         raise _unreadable(error) from error
     if found != sha256:
-        detail = (
-            f"{path} was altered after its check and is not sent; "
-            "`oarlock cancel` the job and send the series again"
-        )
+        detail = f"{path} was altered after its check and is not sent; restore it, or {_anew(job_id)}"
         raise _Undelivered(OwnFailure.FILE, detail, passing=False)
+
+
+def _anew(job_id: int) -> str:
+    """How a series is contoured anew: a job that was delivered once keeps its images, until it is erased."""
+    return f"`oarlock cancel {job_id}`, then `oarlock erase {job_id}`, and send the series again"
 
 
 def _reference(path: Path) -> Reference:

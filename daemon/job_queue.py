@@ -225,8 +225,8 @@ class JobQueue:
         with self._writing() as session:
             leases.renew(session, self._clock(), job_id, owner, lease_seconds, stage, fraction)
 
-    def release_expired(self) -> int:
-        """Take back the jobs whose worker stopped renewing; returns how many."""
+    def release_expired(self) -> list[Job]:
+        """Take back the jobs whose worker stopped renewing; returns them as they are now."""
         with self._writing() as session:
             return leases.release_expired(session, self._clock())
 
@@ -416,10 +416,13 @@ class JobQueue:
         with self._writing() as session:
             operators.send_again(session, self._clock(), job_id, destination, detail)
 
-    def cancel(self, job_id: int, detail: str) -> None:
-        """Stop an unfinished job and what it still had to send; raises NoSuchJob, IllegalTransition."""
+    def cancel(self, job_id: int, detail: str) -> JobState:
+        """Stop an unfinished job, or what is sent once more of a delivered one; returns its state then.
+
+        Raises NoSuchJob, IllegalTransition.
+        """
         with self._writing() as session:
-            operators.cancel(session, self._clock(), job_id, detail)
+            return operators.cancel(session, self._clock(), job_id, detail)
 
     def release(self, job_id: int, detail: str) -> None:
         """Let a held job's results go to their destinations; raises NoSuchJob, IllegalTransition."""

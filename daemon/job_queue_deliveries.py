@@ -11,6 +11,8 @@ from daemon.job_queue_state import get, move, remark, was_told
 from daemon.jobs import DeliveryState, JobState, QueueReason
 
 _UNCHANGED = {"synchronize_session": False}
+STORED_BY = "stored by "
+"""Begins the event with which a job is delivered."""
 _DUE, _UNDER_WAY = aliased(Delivery), aliased(Delivery)
 """Not made anew for every claim: new ones must find each of their columns again."""
 
@@ -96,6 +98,9 @@ def item_sent(session: Session, now: datetime, item_id: int, detail: str) -> boo
         remark(session, now, delivery.job_id, f"{delivery.destination}: {detail}")
     if delivery.state is DeliveryState.CANCELLED:
         remark(session, now, delivery.job_id, f"cancelled too late: {_stored(session, delivery)}")
+    elif delivery.state is DeliveryState.SENT:
+        delivery.sent_at = now
+        remark(session, now, delivery.job_id, f"cancelled too late: {delivery.destination} got it once more")
     return delivery.state is DeliveryState.PENDING
 
 
@@ -243,7 +248,7 @@ def close(session: Session, now: datetime, job_id: int) -> None:
         code, target, detail = QueueReason.DELIVERY_FAILED, JobState.FAILED, "; ".join(unreached)
     else:
         stored_by = ", ".join(row.destination for row in rows if row.state is DeliveryState.SENT)
-        code, target, detail = None, JobState.DELIVERED, f"stored by {stored_by}"
+        code, target, detail = None, JobState.DELIVERED, f"{STORED_BY}{stored_by}"
     # A cancelled job stays cancelled: nothing moves then, and that is right.
     move(session, now, Job.id == job_id, JobState.SEGMENTED, target, detail=detail, reason_code=code)
 

@@ -93,13 +93,13 @@ def renew(
         raise stale(session, job_id, owner)
 
 
-def release_expired(session: Session, now: datetime) -> int:
-    """Take back the jobs whose lease ran out; returns how many."""
+def release_expired(session: Session, now: datetime) -> list[Job]:
+    """Take back the jobs whose lease ran out; returns them as they are now."""
     expired = and_(Job.state == JobState.SEGMENTING, Job.lease_expires_at <= now)
     jobs = session.scalars(select(Job).where(expired).order_by(Job.id)).all()
     for job in jobs:
         _try_again(session, now, job, None, f"its worker {job.lease_owner} fell silent")
-    return len(jobs)
+    return list(jobs)
 
 
 def requeue(

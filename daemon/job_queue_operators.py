@@ -50,7 +50,7 @@ def send_again(session: Session, now: datetime, job_id: int, destination: str | 
     _move(session, now, job, JobState.SEGMENTED, f"{detail}: {', '.join(wanted)}")
 
 
-def cancel(session: Session, now: datetime, job_id: int, detail: str) -> None:
+def cancel(session: Session, now: datetime, job_id: int, detail: str) -> JobState:
     """Stop an unfinished job and what it still had to send; not one whose images a later revision waits for.
 
     A job that was delivered and is being sent once more is delivered again: its destinations have stored it.
@@ -60,7 +60,7 @@ def cancel(session: Session, now: datetime, job_id: int, detail: str) -> None:
     if delivered_at is not None:
         delivering.call_off(session, job_id, delivered_at)
         _move(session, now, job, JobState.DELIVERED, f"{detail}; it was delivered before")
-        return
+        return JobState.DELIVERED
     if JobState.CANCELLED not in TRANSITIONS[job.state]:
         raise refusal(job, "cancelled")
     needed = select(Job.id).where(Job.id == job_id, is_needed(_CONTOURED_OR_STOPPED))
@@ -71,6 +71,7 @@ def cancel(session: Session, now: datetime, job_id: int, detail: str) -> None:
         )
     _move(session, now, job, JobState.CANCELLED, detail, discarding=job.state is JobState.RECEIVING)
     delivering.cancel(session, now, job_id)
+    return JobState.CANCELLED
 
 
 def release(session: Session, now: datetime, job_id: int, detail: str) -> None:
@@ -109,7 +110,9 @@ def _delivered_at(session: Session, job: Job) -> datetime | None:
     """When every destination had stored a job's results the last time."""
     return session.scalar(
         select(func.max(JobEvent.at)).where(
-            JobEvent.job_id == job.id, JobEvent.to_state == JobState.DELIVERED
+            JobEvent.job_id == job.id,
+            JobEvent.to_state == JobState.DELIVERED,
+            JobEvent.detail.startswith(delivering.STORED_BY),  # else it was delivered before
         )
     )
 

@@ -26,12 +26,13 @@ def judge(
     masks: Mapping[str, Mask],
     ranges: ReferenceRanges | None,
     confidence: Mapping[str, float],
+    left_out: Mapping[str, float],
 ) -> tuple[Finding, ...]:
     """Return what is doubtful about the image by itself, the masks in it, and the masks by themselves."""
     return (
         *examine_image(volume),
         *examine_anatomy(volume, masks),
-        *check_plausibility(masks, volume.grid, ranges, confidence),
+        *check_plausibility(masks, volume.grid, ranges, confidence, left_out),
     )
 
 

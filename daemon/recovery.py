@@ -1,6 +1,7 @@
 """Rebuild a lost or damaged job table from the spool: every image on disk gets its row again."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydicom.filereader import read_file_meta_info
 from daemon.config import Config
 from daemon.instance_header import HeaderUnreadable, InstanceHeader, read_header
 from daemon.job_queue import IncomingInstance, JobQueue, RecoveredJob, StoredObject
+from daemon.jobs import JobState
 from daemon.part10 import read_part10
 from daemon.result_objects import wanted_objects
 from daemon.spool import Spool
@@ -20,10 +22,12 @@ _UNREADABLE = (OSError, InvalidDicomError, HeaderUnreadable, AttributeError, Val
 
 @dataclass(frozen=True)
 class Recovery:
-    """What came of it: jobs by number, and files that no row could be made of, with the reason."""
+    """What came of it: jobs by number, how many are in which state, and files that no row could be made of."""
 
     jobs: tuple[RecoveredJob, ...]
+    states: Counter[JobState]
     left_out: tuple[tuple[Path, str], ...]
+    """With the reason."""
 
 
 def recover(
@@ -69,7 +73,9 @@ def recover(
         queue.recover(job)
         jobs.append(job)
     progress(len(folders), len(folders))
-    return Recovery(tuple(jobs), tuple(left_out))
+    # A later revision ends an earlier one, so that states are counted when all are entered.
+    states = Counter(queue.job(job.job_id).state for job in jobs)
+    return Recovery(tuple(jobs), states, tuple(left_out))
 
 
 def _doubt(unreadable: int, *, has_some: bool) -> str:

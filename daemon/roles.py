@@ -160,15 +160,25 @@ def _prepared_spool(config: Config) -> "Spool":
 
     spool = Spool(config.storage.root, config.storage.min_free_bytes)
     spool.prepare()
-    file = sqlite_file(config.database.url)
-    if (jobs := spool.job_numbers()) and not _is_begun(config.database.url):
-        how = "is empty" if file.exists() else "is gone"
-        aside = "move it aside, then " if file.exists() else ""
-        raise CannotStart(
-            f"{file} {how}, but {len(jobs)} jobs lie in {config.storage.root / 'jobs'}: "
-            f"{aside}run `oarlock recover`, or put back a copy"
-        )
+    if lost := lost_table(config):
+        raise CannotStart(lost)
     return spool
+
+
+def lost_table(config: Config) -> str:
+    """What to do where jobs lie in the spool and no table knows them; empty where that is not so."""
+    from daemon.spool import Spool
+
+    file = sqlite_file(config.database.url)
+    jobs = Spool(config.storage.root, config.storage.min_free_bytes).job_numbers()
+    if not jobs or _is_begun(config.database.url):
+        return ""
+    how = "is empty" if file.exists() else "is gone"
+    aside = "move it aside, then " if file.exists() else ""
+    return (
+        f"{file} {how}, but {len(jobs)} jobs lie in {config.storage.root / 'jobs'}: "
+        f"{aside}run `oarlock recover`, or put back a copy"
+    )
 
 
 def _is_begun(url: str) -> bool:

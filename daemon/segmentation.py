@@ -61,6 +61,10 @@ class Found(Protocol):
         """By TG-263 name; a structure that is absent or empty was not found."""
 
     @property
+    def left_out(self) -> Mapping[str, float]:
+        """Share of what was found of each structure that lay apart and is not in its mask."""
+
+    @property
     def confidence(self) -> Mapping[str, float]:
         """Mean probability within each structure that was found."""
 
@@ -156,7 +160,7 @@ def contour_series(
     masks = _requested(found.masks, organs, volume)
     weights = segmenter.bundle
     enter("judge", 0.0)
-    judged = judge(volume, found.masks, weights.reference_ranges, found.confidence)
+    judged = judge(volume, found.masks, weights.reference_ranges, found.confidence, found.left_out)
     findings = tuple(each for each in judged if each.structure is None or each.concerns(organs))
     enter("contours", 0.0)
     wished = apply_template(template, masks, volume.grid)
@@ -209,7 +213,7 @@ def _usual_cm3(
 
 
 def _about(roi: ROI, template: Template, findings: Sequence[Finding]) -> str:
-    """What is doubtful about a structure, or about one that it is made from or lies the wrong way to."""
+    """What is doubtful about a structure, about one that it is made from, or in comparison with it."""
     organs = template.organs_of(roi.name)
     return "; ".join(
         each.text if each.structure == roi.organ else f"{each.structure}: {each.text}"

@@ -149,8 +149,8 @@ class Spool:
         return sorted(self._job(job_id).glob("set_aside/*.dcm"))
 
     def job_numbers(self) -> list[int]:
-        """Every job that has a folder."""
-        return sorted(int(folder.name) for folder in self._jobs.iterdir() if folder.name.isdecimal())
+        """Every job that has a folder; none where nothing was ever received."""
+        return sorted(int(folder.name) for folder in self._jobs.glob("*") if folder.name.isdecimal())
 
     def job_folders(self) -> dict[int, list[Path]]:
         """Every job that has a folder, by number, with the images in it."""

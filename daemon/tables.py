@@ -192,7 +192,8 @@ def _particulars(job: JobRecord) -> Table:
         "Accession": job.accession_number,
         "Study": " ".join(part for part in (job.study_date, job.study_description) if part),
         "Series": job.series_description,
-        "Images": f"{job.instance_count} ({job.byte_count / 1e6:.1f} MB), last {_local(job.last_instance_at)}",
+        "Images": f"{job.instance_count} ({job.byte_count / 1e6:.1f} MB), last {_local(job.last_instance_at)}"
+        + ("; those of earlier revisions are contoured too" if job.revision > 1 else ""),
         "From → to": f"{job.calling_ae_title} → {job.called_ae_title}, revision {job.revision}",
         "Study UID": job.study_instance_uid,
         "Series UID": job.series_instance_uid,
@@ -263,7 +264,7 @@ def _remark(job: JobRecord) -> str:
     if job.state is JobState.SEGMENTING:
         return _progress(job)
     if job.state is JobState.QUEUED and job.not_before:
-        return f"again at {_local(job.not_before)}"
+        return f"again at {_local(job.not_before)}: {job.reason}"
     return " ".join(part for part in (job.reason_code and f"[{job.reason_code}]", job.reason) if part)
 
 

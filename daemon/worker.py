@@ -17,7 +17,9 @@ from daemon.config import Config
 from daemon.courier import Courier
 from daemon.errors import StaleJob, StorageFull
 from daemon.job_queue import JobQueue
+from daemon.job_queue_rows import Job
 from daemon.job_runner import LEASE_SECONDS, JobRunner
+from daemon.jobs import JobState
 from daemon.outgoing_association import Timeouts
 from daemon.retention import forget_old, purge_old
 from daemon.segmentation import SegmentsVolumes
@@ -118,8 +120,8 @@ class Worker:
                 log.warning("clock_was_set", seconds=round(jump.total_seconds()))
             if now >= self._next_expiry:
                 self._next_expiry = now + EXPIRY_SECONDS
-                if released := self._queue.release_expired():
-                    log.warning("leases_expired", jobs=released)
+                for job in self._queue.release_expired():
+                    _tell_released(job)
             if now >= self._next_retention:
                 self._next_retention = now + RETENTION_SECONDS
                 retention = self._settings().retention
@@ -200,3 +202,11 @@ class Worker:
 
     def _beat(self, thread: str) -> None:
         self._beats[thread] = time.monotonic()
+
+
+def _tell_released(job: Job) -> None:
+    """Log a job whose worker fell silent, as the worker would have that found it failing."""
+    with structlog.contextvars.bound_contextvars(job=job.id, series=job.series_instance_uid):
+        log.warning("lease_expired", attempt=job.attempts)
+        if job.state is JobState.FAILED:
+            log.error("job_failed", attempts=job.attempts)

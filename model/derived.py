@@ -105,12 +105,18 @@ def misses_next(grid: SliceGrid, margin: MarginMM, *, upwards: bool) -> NDArray[
 
 def union(masks: Sequence[Mask]) -> Mask:
     """What lies in any of the masks."""
-    return Mask.from_full(np.logical_or.reduce([mask.full() for mask in masks]))
+    whole = masks[0].full()
+    for mask in masks[1:]:
+        whole[mask.box] |= mask.voxels
+    return Mask.from_full(whole)
 
 
 def intersection(masks: Sequence[Mask]) -> Mask:
     """What lies in all of the masks."""
-    return Mask.from_full(np.logical_and.reduce([mask.full() for mask in masks]))
+    whole = masks[0].full()
+    for mask in masks[1:]:
+        whole &= mask.full()
+    return Mask.from_full(whole)
 
 
 def subtract(mask: Mask, other: Mask) -> Mask:

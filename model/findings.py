@@ -32,7 +32,7 @@ class Finding:
     text
         What was found, with its numbers, and what was expected. Never anything that identifies a patient.
     others
-        Organs to which it lies the wrong way; any of them may be the one that is wrong.
+        Organs with which it was compared; any of them may be the one that is wrong.
     """
 
     code: str

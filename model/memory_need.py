@@ -28,8 +28,9 @@ RESAMPLING_BYTES = 15
 PLACING_BYTES = 1
 """Of each voxel of the CT while a structure is placed on its grid."""
 
-FIELD_BYTES = 26
-"""Of each voxel of the network's grid beside the probabilities: the image's channels, one structure's parts."""
+FIELD_BYTES = 48
+"""Of each voxel of the network's grid beside the probabilities: the image, its channels as they came, padded and
+normalised, the weights of tiles, one structure's parts."""
 
 PROBABILITY_BYTES = 2
 """Of each voxel of the network's grid and each structure."""

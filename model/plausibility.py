@@ -66,6 +66,8 @@ GROSS_FACTOR = 3.0
 """So many times beyond its range, a volume is impossible."""
 
 LARGEST_SPARE_PART = 0.02
+LARGEST_SHARE_LEFT_OUT = 0.1
+"""A choice: a cord that is broken on one slice loses much more, and other organs' crumbs are less."""
 LEAST_CONFIDENCE = 0.75
 """Mean probability; a choice, half-way between the least there can be and certainty."""
 
@@ -75,6 +77,7 @@ def check_plausibility(
     grid: SliceGrid,
     ranges: ReferenceRanges | None,
     confidence: Mapping[str, float] | None = None,
+    left_out: Mapping[str, float] | None = None,
 ) -> tuple[Finding, ...]:
     """Everything about a segmentation that a person should look at.
 
@@ -86,9 +89,18 @@ def check_plausibility(
         The bundle's, or None: then sizes, shapes and places are not judged, and a note says so.
     confidence
         Structure name to the network's mean probability within the structure, as `Segmentation.confidence`.
+    left_out
+        Structure name to the share of what was found that is not in its mask, as `Segmentation.left_out`.
     """
     organs = measure_organs(masks, grid)
-    findings = [*_sides(organs), *_order(organs), *_ends(organs), *_parts(organs), *_doubts(confidence or {})]
+    findings = [
+        *_sides(organs),
+        *_order(organs),
+        *_ends(organs),
+        *_parts(organs),
+        *_left_out(left_out or {}),
+        *_doubts(confidence or {}),
+    ]
     if ranges is None:
         text = "the bundle has no reference ranges: sizes, shapes and places of organs were not judged"
         return (*findings, Finding("plausibility-not-checked", Severity.NOTE, None, text))
@@ -126,7 +138,7 @@ def _sides(organs: Mapping[str, OrganMeasure]) -> Iterator[Finding]:
                 text = (
                     f"its middle lies {-out:.0f} mm beyond that of {middle}; expected is to the {side} of it"
                 )
-                yield Finding("wrong-side", Severity.HOLD, name, text)
+                yield Finding("wrong-side", Severity.HOLD, name, text, (middle,))
 
 
 def _order(organs: Mapping[str, OrganMeasure]) -> Iterator[Finding]:
@@ -169,6 +181,15 @@ def _parts(organs: Mapping[str, OrganMeasure]) -> Iterator[Finding]:
                 f"is in {len(spare) + 1} parts, the largest with {organ.part_shares[0]:.0%}; expected is one"
             )
             yield Finding("several-parts", Severity.WARNING, name, text)
+
+
+def _left_out(shares: Mapping[str, float]) -> Iterator[Finding]:
+    for name, share in shares.items():
+        if share > LARGEST_SHARE_LEFT_OUT:
+            text = (
+                f"{share:.0%} of what was found of it lay apart and was left out: a part of it may be missing"
+            )
+            yield Finding("parts-left-out", Severity.WARNING, name, text)
 
 
 def _doubts(confidence: Mapping[str, float]) -> Iterator[Finding]:
@@ -215,23 +236,27 @@ def _side_ratios(organs: Mapping[str, OrganMeasure], ranges: ReferenceRanges) ->
             continue
         ratio = max(left.volume_cm3, right.volume_cm3) / min(left.volume_cm3, right.volume_cm3)
         if ratio > usual.high:
-            smaller = f"{stem}_L" if left.volume_cm3 < right.volume_cm3 else f"{stem}_R"
+            smaller, larger = f"{stem}_L", f"{stem}_R"
+            if left.volume_cm3 > right.volume_cm3:
+                smaller, larger = larger, smaller
             volumes = f"left has {left.volume_cm3:.3g} cm³ and right {right.volume_cm3:.3g} cm³"
             text = f"{volumes}, a ratio of {ratio:.1f}; {_expected(usual)}"
-            yield Finding("unequal-sides", Severity.WARNING, smaller, text)
+            yield Finding("unequal-sides", Severity.WARNING, smaller, text, (larger,))
 
 
 def _places(organs: Mapping[str, OrganMeasure], ranges: ReferenceRanges) -> Iterator[Finding]:
     for name, anchors in ANCHORS.items():
-        unusual = [
-            words
+        unusual = {
+            anchor: words
             for anchor in anchors
-            if name in organs and anchor in organs
-            for words in _unusual_offsets(name, organs[name], anchor, organs[anchor], ranges)
-        ]
+            if name in organs
+            and anchor in organs
+            and (words := [*_unusual_offsets(name, organs[name], anchor, organs[anchor], ranges)])
+        }
         if unusual:
-            text = f"lies {', '.join(unusual)}; expected are the ranges in brackets"
-            yield Finding("unusual-place", Severity.WARNING, name, text)
+            places = ", ".join(place for words in unusual.values() for place in words)
+            text = f"lies {places}; expected are the ranges in brackets"
+            yield Finding("unusual-place", Severity.WARNING, name, text, tuple(unusual))
 
 
 def _unusual_offsets(

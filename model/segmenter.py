@@ -19,10 +19,13 @@ from model.network_input import lateral_mm
 from model.preprocess import HALF, NetworkImage, box_of, to_mask, to_network_grid
 from model.sliding_window import predict
 from model.structures import typical_cm3
-from model.unet import Triple
+from model.unet import Triple, UNet3D
 
 SPECK_SHARE = 0.01
 """Less than this share of an organ's typical volume is noise of the network, as plastic phantoms provoke it."""
+
+FEWEST_VOXELS_APART = 8
+"""Of the network's grid: fewer, apart from an organ, are no part of it that anybody would miss."""
 
 Progress = Callable[[str, float], None]
 
@@ -41,12 +44,15 @@ class Segmentation:
         Stage name to duration.
     confidence
         Structure name to the network's mean probability within what was found, 0.5 to 1.
+    left_out
+        Structure name to the share of what the network found that lay apart from the rest and was left out.
     """
 
     masks: Mapping[str, Mask]
     remarks: tuple[str, ...]
     seconds: Mapping[str, float]
     confidence: Mapping[str, float] = field(default_factory=dict)
+    left_out: Mapping[str, float] = field(default_factory=dict)
 
 
 class Segmenter:
@@ -108,7 +114,7 @@ class Segmenter:
         with _timed(seconds, "network"):
             report("network", 0.0)
             probabilities = self._predict(image, remarks, lambda share: report("network", share))
-        masks, confidence = {}, {}
+        masks, confidence, left_out = {}, {}, {}
         with _timed(seconds, "grid"):
             for index, name in enumerate(self.bundle.structure_names):
                 report("grid", index / len(self.bundle.structure_names))
@@ -124,22 +130,22 @@ class Segmenter:
                 elif not mask.is_empty:
                     masks[name] = mask
                     confidence[name] = float(probability[cleaned > HALF].mean(dtype=np.float64))
-        return Segmentation(masks, tuple(remarks), seconds, confidence)
+                    left_out[name] = _share_apart(probability, cleaned)
+        return Segmentation(masks, tuple(remarks), seconds, confidence, left_out)
 
     def _predict(
         self, image: NetworkImage, remarks: list[str], progress: Callable[[float], None]
     ) -> NDArray[np.float16]:
         """Probabilities; when the device's memory does not suffice, smaller tiles, then the CPU."""
         bundle = self.bundle
+        hu = torch.from_numpy(image.hu)
+        lateral = torch.from_numpy(lateral_mm(image.hu, image.spacing_mm[2]))
+        channels = torch.stack([hu, lateral.expand_as(hu)])
         for device, tile in self._attempts():
-            network = bundle.network.to(device)
-            hu = torch.from_numpy(image.hu)
-            lateral = torch.from_numpy(lateral_mm(image.hu, image.spacing_mm[2]))
-            channels = torch.stack([hu, lateral.expand_as(hu)]).to(device)
             try:
                 found = predict(
-                    network,
-                    channels,
+                    bundle.network.to(device),
+                    channels.to(device),
                     tile,
                     len(bundle.structure_names),
                     dtype=fastest_precision(device),
@@ -158,12 +164,12 @@ class Segmenter:
         tile = self.bundle.tile
         if self.device.type == "cpu":
             return [(self.device, tile)]
-        depth, height, width = tile
-        return [
-            (self.device, tile),
-            (self.device, (depth // 2, height // 2, width // 2)),
-            (torch.device("cpu"), tile),
-        ]
+        network = self.bundle.network
+        multiple = network.config.multiple if isinstance(network, UNet3D) else (1, 1, 1)
+        depth, height, width = (
+            max(side // 2 // step, 1) * step for side, step in zip(tile, multiple, strict=True)
+        )
+        return [(self.device, tile), (self.device, (depth, height, width)), (torch.device("cpu"), tile)]
 
 
 def is_speck(name: str, volume_cm3: float) -> bool:
@@ -189,6 +195,13 @@ def largest_component(probability: NDArray[np.floating]) -> NDArray[np.float32]:
         inside = largest
     field[_holes(inside)] = 1
     return field
+
+
+def _share_apart(probability: NDArray[np.floating], cleaned: NDArray[np.floating]) -> float:
+    """Share of what was inside that `largest_component` took away; 0 for so little that it may be anything."""
+    found = probability > HALF
+    apart = np.count_nonzero(found & (cleaned <= HALF))
+    return float(apart / np.count_nonzero(found)) if apart >= FEWEST_VOXELS_APART else 0.0
 
 
 def _holes(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:

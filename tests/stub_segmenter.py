@@ -29,6 +29,7 @@ class StubSegmentation:
     masks: dict[str, Mask]
     remarks: tuple[str, ...] = ()
     confidence: dict[str, float] = field(default_factory=dict)
+    left_out: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -45,6 +46,7 @@ class StubSegmenter:
     remarks: tuple[str, ...] = ("segmented by threshold",)
     before: Callable[[CTVolume], None] | None = None
     confidence: dict[str, float] = field(default_factory=dict)
+    left_out: dict[str, float] = field(default_factory=dict)
     calls: int = 0
     device: str = "cpu"
     precision: str = "float32"
@@ -67,5 +69,8 @@ class StubSegmenter:
         report("grid", 0.0)
         masks = {name: Mask.from_full(volume.hu == hu) for name, hu in PARTS_HU.items()}
         return StubSegmentation(
-            {name: mask for name, mask in masks.items() if not mask.is_empty}, self.remarks, self.confidence
+            {name: mask for name, mask in masks.items() if not mask.is_empty},
+            self.remarks,
+            self.confidence,
+            self.left_out,
         )

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -306,6 +307,43 @@ def test_a_job_is_cancelled_and_started_again(oarlock, queue, monkeypatch):
     assert queue.events(job)[-1].detail == "cancelled by ada"
     assert oarlock("retry", job).out == f"job {job} is queued\n"
     assert queue.job(job).state is JobState.QUEUED
+
+
+def test_a_cancelled_resend_is_told_as_what_it_is(oarlock, queue):
+    job = delivered(queue)
+    oarlock("resend", job)
+
+    assert oarlock("cancel", job).out == f"job {job} is delivered\n"
+
+
+def test_numbers_and_times_beyond_all_are_refused(oarlock, monkeypatch):
+    for wrong in ("99999999999999999999", "0"):
+        answer = oarlock("erase", wrong, "--yes")
+        assert answer.code == 2
+        assert "Invalid value" in answer.err
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        answer = oarlock("export", "--since", "0001-01-01")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert (answer.code, answer.err) == (2, "oarlock: no calendar has the time of --since or --until\n")
+    answer = oarlock("export", "--since", "2026-02-02", "--until", "2026-02-01")
+    assert (answer.code, answer.err) == (2, "oarlock: --until is before --since\n")
+
+
+def test_a_job_table_that_is_lost_is_told_with_what_to_do(oarlock, queue, spool, tmp_path):
+    """Who asks at night where a study is must not hear that nothing was ever there."""
+    store_image(spool, queued(queue), "1.2.3.1", b"image")
+    queue.close()
+    (tmp_path / "oarlock.db").unlink()
+
+    answer = oarlock("jobs")
+
+    assert answer.code == 1
+    assert "oarlock.db is gone, but 1 jobs lie in" in answer.err
+    assert "run `oarlock recover`" in answer.err
 
 
 def test_what_is_not_possible_is_refused_with_what_is(oarlock, queue):

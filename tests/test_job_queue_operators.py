@@ -124,8 +124,16 @@ def test_a_cancelled_resend_leaves_the_job_delivered_as_it_was(queue, clock, is_
     assert [item.sent_at for item, _ in queue.delivery_items(held_by_courier.id)] == [delivered_at]
     assert queue.events(job)[-1].detail == "cancelled by ada; it was delivered before"
     assert queue.claim_delivery("worker-2", 60) is None
+    later = clock.forward(seconds=4)
+    assert queue.item_sent(queue.delivery_items(held_by_courier.id)[0][0].id) is False
+    assert queue.events(job)[-1].detail == "cancelled too late: TPS got it once more"
     with pytest.raises(StaleJob):
         queue.delivery_sent(held_by_courier.id, 0)
+    assert [each.sent_at for each in queue.deliveries(job)] == [later, delivered_at]
+    queue.send_again(job, "PACS", "sent again by ada")
+    clock.forward(hours=1)
+    queue.cancel(job, "cancelled by ada")
+    assert queue.deliveries(job)[1].sent_at == delivered_at
     late = queue.job_for_instance(image(9))
     assert queue.add_instance(late, image(9))
     assert len(queue.images(late)) == 3

@@ -219,6 +219,22 @@ def test_an_organ_far_from_its_usual_place_is_warned_about() -> None:
     assert {f.structure for f in without_others if f.code == "unusual-place"} == {"Parotid_L", "Parotid_R"}
 
 
+def test_an_organ_that_another_was_compared_with_is_doubtful_too() -> None:
+    """A site that wants the cord alone must hear that the eyes lie on the wrong side of it: it may be the cord."""
+    masks, grid = anatomy()
+    across = {f"Eye_{side}": moved(f"Eye_{side}", columns=-60) for side in "LR"}
+    small = {"Parotid_L": below("Parotid_L", 0.5)}
+    low = {"Parotid_R": moved("Parotid_R", slices=-20)}
+
+    def others(changes: dict[str, Mask], code: str) -> set[str]:
+        found = check_plausibility({**masks, **changes}, grid, ranges())
+        return {name for each in found if each.code == code for name in each.others}
+
+    assert "Brainstem" in others(across, "wrong-side")
+    assert others(small, "unequal-sides") == {"Parotid_R"}
+    assert "Brainstem" in others(low, "unusual-place")
+
+
 def test_what_the_network_doubts_is_warned_about() -> None:
     masks, grid = anatomy()
 

@@ -245,6 +245,27 @@ def test_the_command_rebuilds_a_missing_table_and_nothing_else(tmp_path, capsys,
     assert oarlock("complete", job).out == f"job {job} is queued\n"
 
 
+def test_the_command_counts_what_it_has_rejected_for_a_later_revision(tmp_path, capsys, monkeypatch):
+    write_config(tmp_path, '[[peers]]\nae_title = "*"\n')
+    oarlock = Oarlock(tmp_path / "oarlock.toml", capsys, monkeypatch)
+    workplace = Workplace(tmp_path)
+    first = workplace.queue_phantom()
+    paths = workplace.spool.instance_paths(first)
+    second = workplace.root / "jobs" / f"{first + 1:08d}" / "images"
+    second.mkdir(parents=True)
+    paths[0].rename(second / paths[0].name)
+    workplace.queue.close()
+    lose_job_table(tmp_path)
+
+    answer = oarlock("recover")
+
+    assert "2 jobs recovered, 0 of them held and 1 rejected" in answer.out
+    assert sorted(row["state"] for row in json.loads(oarlock("jobs", "--json").out)) == [
+        "receiving",
+        "rejected",
+    ]
+
+
 def test_the_command_fails_where_images_were_left_out(tmp_path, capsys, monkeypatch):
     write_config(tmp_path, '[[peers]]\nae_title = "*"\n')
     oarlock = Oarlock(tmp_path / "oarlock.toml", capsys, monkeypatch)

@@ -7,14 +7,19 @@ import pytest
 import torch
 from pydicom import Dataset
 
+from model import segmenter as module
+from model.bundle import DEFAULT_BUNDLE, Bundle
 from model.contours import trace
 from model.ct import CTVolume, read_series
 from model.errors import BundleError
+from model.findings import Severity
 from model.geometry import Mask, SliceGrid
 from model.network_input import Preprocessing, lateral_mm, smoothing_sigma_mm
+from model.plausibility import check_plausibility
 from model.preprocess import body_box, to_mask, to_network_grid
 from model.segmenter import Segmenter, fastest_precision, is_speck, largest_component
 from model.slice_spacing import refuse_leaning_stack
+from model.sliding_window import predict
 from model.structures import EXTRA_STRUCTURES, OTHER_PROTOCOLS, STRUCTURES
 from tests.bands import ORGAN_OF_PART, band_bundle
 from tests.phantom import ORIENTATIONS, PARTS, make_grid, phantom_hu, phantom_masks, write_series
@@ -115,8 +120,6 @@ def test_out_of_memory_falls_back_to_smaller_tiles_then_the_cpu_and_says_so(monk
     segmenter = Segmenter(band_bundle(), "cpu")
     segmenter.device = torch.device("meta")  # stands for a GPU
     tried: list[tuple[str, tuple[int, ...]]] = []
-    from model import segmenter as module
-
     real_predict = module.predict
 
     def refuse_all_but_cpu(network, hu, tile, outputs, **options):
@@ -133,6 +136,58 @@ def test_out_of_memory_falls_back_to_smaller_tiles_then_the_cpu_and_says_so(monk
     assert tried == [("meta", (32, 48, 64)), ("meta", (16, 24, 32)), ("cpu", (32, 48, 64))]
     assert "segmented on cpu" in found.remarks[-1]
     assert len(found.masks) == 4
+
+
+def test_the_smaller_tile_is_one_that_the_network_takes() -> None:
+    """Half of 80 voxels is no multiple of 16: the weights that ship could not predict it."""
+    segmenter = Segmenter(Bundle.load(DEFAULT_BUNDLE), "cpu")
+    segmenter.device = torch.device("meta")
+
+    _, (_, tile), _ = segmenter._attempts()
+
+    assert tile == (24, 32, 32)
+    image = torch.full((2, 30, 40, 40), 40.0)
+    assert predict(segmenter.bundle.network, image, tile, 21).shape == (21, 30, 40, 40)
+
+
+def test_weights_that_the_device_cannot_hold_fall_back_too(monkeypatch) -> None:
+    segmenter = Segmenter(band_bundle(), "cpu")
+    segmenter.device = torch.device("meta")
+    network = segmenter.bundle.network
+
+    def to(device):
+        if device.type != "cpu":
+            raise torch.OutOfMemoryError
+        return network
+
+    monkeypatch.setattr(network, "to", to)
+
+    found = segmenter.segment(volume_on(make_grid()))
+
+    assert "segmented on cpu" in found.remarks[-1]
+    assert len(found.masks) == 4
+
+
+def test_what_lies_apart_from_an_organ_is_left_out_and_its_share_is_told(monkeypatch) -> None:
+    """A cord that the network breaks on one slice would end there without a word."""
+    segmenter = Segmenter(band_bundle(), "cpu")
+    whole = segmenter.segment(volume_on(make_grid()))
+    real_predict = module.predict
+
+    def broken(*arguments, **options):
+        probabilities = real_predict(*arguments, **options)
+        inside = (probabilities[0] > 0.5).nonzero()[:, 0].float()
+        probabilities[0, int(inside.quantile(0.7))] = 0
+        return probabilities
+
+    monkeypatch.setattr(module, "predict", broken)
+    found = segmenter.segment(volume_on(make_grid()))
+    name = segmenter.bundle.structure_names[0]
+
+    assert set(whole.left_out.values()) == {0.0}
+    assert found.left_out[name] == pytest.approx(0.3, abs=0.15)
+    (finding,) = (f for f in check_plausibility({}, make_grid(), None, {}, found.left_out) if f.structure)
+    assert (finding.code, finding.structure, finding.severity) == ("parts-left-out", name, Severity.WARNING)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")

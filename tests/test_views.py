@@ -157,6 +157,48 @@ def test_turnaround_is_split_into_its_stages(database):
     assert row["segmenting_stages"] == "read 2.5, predict 30.0"
 
 
+def test_time_that_a_job_waits_for_an_operator_is_in_no_part_of_its_turnaround(tmp_path):
+    clock = Clock()
+    queue = open_queue(url_in(tmp_path), clock)
+    # 1: all attempts fail, and it is retried hours later; 2: images stay missing, retried; 3: held, and released
+    job = claimed(queue, "1.1")
+    queue.fail(job, "worker-1", "output-rejected", "trouble")
+    incomplete = received(queue, "1.2")
+    clock.forward(seconds=60)
+    queue.images_missing(incomplete, "2 of 4 images")
+    waits = held(queue, "1.3")
+    clock.forward(hours=5)
+    for retried in (job, incomplete):
+        queue.retry(retried)
+        clock.forward(seconds=2)
+        assert queue.claim("worker-1", 60).id == retried
+        clock.forward(seconds=20)
+        queue.segmented(retried, "worker-1", result("TPS"))
+        clock.forward(seconds=3)
+        send_next(queue)
+    queue.release(waits, "released")
+    clock.forward(seconds=4)
+    send_next(queue)
+    queue.close()
+
+    with sqlite3.connect(tmp_path / "oarlock.db") as table:
+        rows = table.execute(
+            "SELECT job, receiving_seconds, queued_seconds, segmenting_seconds, delivering_seconds "
+            "FROM v_turnaround ORDER BY job"
+        ).fetchall()
+    table.close()
+
+    assert rows == [(1, 0.0, 2.0, 20.0, 3.0), (2, 60.0, 2.0, 20.0, 3.0), (3, 0.0, 0.0, 0.0, 4.0)]
+
+
+def test_deliveries_that_nobody_wants_are_told_from_those_in_trouble(database):
+    rows = database.execute(
+        "SELECT job, job_state FROM v_deliveries WHERE state <> 'sent' ORDER BY job"
+    ).fetchall()
+
+    assert [tuple(row) for row in rows] == [(3, "failed"), (4, "segmented"), (7, "held")]
+
+
 def test_the_documentation_names_every_table_and_state(database):
     text = (ROOT / "docs" / "database.md").read_text()
     tables = [

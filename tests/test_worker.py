@@ -4,9 +4,11 @@ from datetime import UTC, datetime
 from threading import Event, Thread
 
 import pytest
+import structlog
 from pydicom import dcmread
+from structlog.testing import capture_logs
 
-from daemon.jobs import DeliveryState, JobState
+from daemon.jobs import MAX_ATTEMPTS, DeliveryState, JobState
 from daemon.outgoing_association import Timeouts
 from daemon.worker import STALLED_SECONDS, Worker
 from tests.peers import ReceivingPeer, free_port, wait_until
@@ -17,6 +19,20 @@ from tests.workplace import SHORT, Workplace
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
 )
+
+
+def test_a_job_whose_workers_all_fell_silent_has_a_log_of_its_end(workplace, start):
+    job = workplace.queue_phantom()
+    for number in range(MAX_ATTEMPTS):
+        assert workplace.queue.claim(f"dead-{number}", -1)
+        if number < MAX_ATTEMPTS - 1:
+            workplace.queue.release_expired()
+    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
+        start().tick()
+
+    told = [(each["event"], each["log_level"]) for each in logs if each.get("job") == job]
+    assert told == [("lease_expired", "warning"), ("job_failed", "error")]
+    assert workplace.job(job).state is JobState.FAILED
 
 
 class Gate:

@@ -59,7 +59,9 @@ def pseudo_labelled(segmenter: Segmenter, case: Case, organs: Collection[str], c
     frame, shape = _network_frame(segmenter.bundle, case)
     grid = slice_grid(frame, shape)
     found = segmenter.segment(as_volume(case), grid=grid)
-    findings = check_plausibility(found.masks, grid, segmenter.bundle.reference_ranges, found.confidence)
+    findings = check_plausibility(
+        found.masks, grid, segmenter.bundle.reference_ranges, found.confidence, found.left_out
+    )
     doubts = [finding for finding in findings if finding.severity != Severity.NOTE]
     taught = {}
     for organ in organs:
