@@ -445,7 +445,7 @@ LIMITS = """## What is not known
 - Streaks are not searched for; slices with metal are named instead.
 - An organ left out altogether is no finding here, and half an organ passes where organs differ by more.
 - Organs are told to be upside down by their order, so one or two organs that were contoured alone cannot be.
-- How often the network finds parts apart from an organ, which are left out (`parts-left-out`), is not counted here.
+- How often parts are found apart from an organ, which are left out (`parts-left-out`), is not counted here.
 - Mean probability does not tell a good contour from a fair one."""
 
 
