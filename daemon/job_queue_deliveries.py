@@ -191,11 +191,8 @@ def call_off(session: Session, job_id: int, sent_at: datetime) -> None:
         if delivery.state is DeliveryState.SENT:
             continue
         let_go(delivery, DeliveryState.SENT)
-        delivery.sent_at, delivery.failure_kind, delivery.detail = (
-            sent_at,
-            None,
-            "stored before it was sent again",
-        )
+        delivery.sent_at, delivery.failure_kind = sent_at, None
+        delivery.detail = "stored before it was sent again"
         for item, _ in items(session, delivery.id):
             item.sent_at = item.sent_at or sent_at
 

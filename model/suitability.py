@@ -89,7 +89,9 @@ def _leave_out_other_images(headers: Sequence[SliceHeader]) -> tuple[list[SliceH
 
     An empty Image Type says nothing.
     """
-    primary = {h.position_mm: h for h in headers if "PRIMARY" in h.image_type}
+    primary = {
+        h.position_mm: h for h in headers if "PRIMARY" in h.image_type and "LOCALIZER" not in h.image_type
+    }
     kinds = [_other_kind(h, primary) for h in headers]
     slices = [h for h, kind in zip(headers, kinds, strict=True) if not kind]
     found = Counter(kind for kind in kinds if kind)

@@ -287,6 +287,20 @@ def test_secondary_images_in_their_own_place_are_slices(tmp_path, slices):
     assert volume.remarks == ()
 
 
+def test_a_localizer_among_secondary_slices_makes_none_of_them_a_capture(tmp_path):
+    """Averages of a 4D CT are SECONDARY, and the localizer that lies among them is PRIMARY."""
+    scout = localizer(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+
+    def change(index, dataset):
+        dataset.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
+        scout(index, dataset)
+
+    volume = read_series(write_small(tmp_path, change=change))
+
+    assert volume.hu.shape == (25, 36, 34)
+    assert volume.remarks == ("1 localizer left out",)
+
+
 @pytest.mark.parametrize("name", ["DOE^JANE", "Doe^Jane^^^", ""])
 def test_one_patient_may_be_written_in_several_ways(tmp_path, name):
     """Capitals and empty components are how programs spell the same name."""
