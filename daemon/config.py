@@ -303,10 +303,15 @@ class Config(_Section):
     @model_validator(mode="after")
     def _pinned_peers_are_asked_for_their_certificate(self) -> Self:
         pinned = [f'peer "{each.ae_title}"' for each in self.peers if each.certificates_sha256]
+        pinned += [
+            f'destination "{each.name}", which calls to report its commitment,'
+            for each in self.destinations
+            if each.commitment and each.certificate_sha256
+        ]
         if pinned and self.tls and not self.tls.require_peer_certificate:
             raise ValueError(
                 f"[tls] require_peer_certificate = false asks nobody for a certificate, so nobody could be "
-                f"{', '.join(pinned)} with certificates_sha256; set it to true"
+                f"{', '.join(pinned)} with a certificate's SHA-256; set it to true"
             )
         return self
 
@@ -335,8 +340,13 @@ class Config(_Section):
         return next((found for found in self.destinations if found.name == name), None)
 
     def peer_for(self, ae_title: str, address: str, certificate_sha256: str = "") -> Peer | None:
-        """Return the first configured peer that may send with this AE title, IP address and certificate."""
-        return next((peer for peer in self.peers if peer.allows(ae_title, address, certificate_sha256)), None)
+        """Return the configured peer that may send with this AE title, IP address and certificate.
+
+        Who is configured by the title must be as it says there; `*` is for titles that nobody is configured by.
+        """
+        named = [peer for peer in self.peers if peer.ae_title == ae_title.strip(" ")]
+        allowed = (peer for peer in named or self.peers if peer.allows(ae_title, address, certificate_sha256))
+        return next(allowed, None)
 
 
 def load_config(path: Path, environ: Mapping[str, str]) -> Config:

@@ -12,7 +12,12 @@ from daemon.logs import WITHHELD
 LONGEST = 600
 """Characters of an error's own words; some libraries print whole arrays."""
 
-_DATE = re.compile(r"(?<!\d)(19|20)\d\d-?[01]\d-?[0-3]\d(?!\d)")
+_DATE = re.compile(
+    # Not within a UID or an address, whose numbers stand between dots.
+    r"(?<!\d)(?<!\d\.)"
+    r"((19|20)\d\d[-./]?[01]\d[-./]?[0-3]\d|[0-3]?\d[-./][01]?\d[-./](19|20)\d\d)"
+    r"(?!\d)(?!\.\d)"
+)
 
 
 def describe(error: BaseException, job: Job) -> str:
@@ -42,13 +47,16 @@ def without_patient(text: str, job: Job | JobRecord) -> str:
     Libraries quote the value they complain about, and it may be a name or a birth date.
     """
     for secret in sorted(_identifiers(job), key=len, reverse=True):
-        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", WITHHELD, text, flags=re.IGNORECASE)
+        # An underscore separates, as in names of files; scripts without blanks separate nothing.
+        bounded = rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])" if secret.isascii() else re.escape(secret)
+        text = re.sub(bounded, WITHHELD, text, flags=re.IGNORECASE)
     return _DATE.sub(WITHHELD, text)
 
 
 def _identifiers(job: Job | JobRecord) -> Iterator[str]:
     """Every string that points at the patient; shorter ones identify nobody and are part of ordinary words."""
     name = job.patient_name or ""
+    yield from (joined for each in name.split("=") if len(joined := each.replace("^", "")) >= 3)
     yield from (part for part in re.split(r"[\^=\s,]+", name) if len(part) >= 2)
     yield from (value for value in (name, job.patient_id, job.accession_number) if len(value) >= 3)
 

@@ -32,6 +32,7 @@ from daemon.negotiation import (
 )
 from daemon.pdata import (
     RELEASE_RESPONSE,
+    RELEASED,
     AbortReason,
     AssociationEnd,
     ProtocolViolation,
@@ -311,8 +312,10 @@ class Listener:
                 return
         self._completeness.association_closed(association.number)
         tally = association.tally
-        reason = {"reason": str(end)} if end is not None and not isinstance(end, Released) else {}
-        log.info(
+        is_usual = end is None or (isinstance(end, Released) and str(end) == RELEASED)
+        reason = {} if is_usual else {"reason": str(end)}
+        is_cut = isinstance(end, Released) and not is_usual  # in the middle of an image
+        (log.warning if is_cut else log.info)(
             verb,
             association=association.number,
             calling=association.calling,

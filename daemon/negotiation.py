@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from struct import pack, unpack_from
 from typing import Any
 
@@ -24,7 +25,14 @@ from daemon.pdata import AbortReason, PduType, ProtocolViolation
 MAX_REQUEST_BYTES = 2**20
 """128 presentation contexts with 30 transfer syntaxes each are a quarter of it."""
 
-_TITLES, _ITEMS_AT = slice(10, 42), 74
+MOST_CONTEXTS = 128
+"""Their IDs are the odd numbers of a byte (PS3.8 section 9.3.2.2)."""
+MOST_SYNTAXES = 64
+"""Transfer syntaxes of one context: more than there are that anybody sends CT in."""
+MOST_ROLES = 2 * MOST_CONTEXTS
+"""What is more is not read: each item costs a tenth of a millisecond, and anybody may send a request."""
+
+_TITLES, _ITEMS_AT, _SYNTAXES_AT = slice(10, 42), 74, 8
 _APPLICATION_CONTEXT, _PRESENTATION_CONTEXT, _USER_INFORMATION = 0x10, 0x20, 0x50
 _MAXIMUM_LENGTH, _ROLE_SELECTION = 0x51, 0x54
 
@@ -103,15 +111,31 @@ def _with_what_is_heeded(pdu: bytes) -> bytes:
 
     What is not recognised is to be ignored (PS3.8 sections 9.3.1 and D.2), and a vendor's mistake in what nobody
     reads must not cost its association.
+
+    Raises
+    ------
+    ValueError
+        More items than a request can mean.
     """
-    kept = [pdu[: _TITLES.start], pdu[_TITLES].replace(b"\0", b" "), pdu[_TITLES.stop : _ITEMS_AT]]
+    head = pdu[: _TITLES.start], pdu[_TITLES].replace(b"\0", b" "), pdu[_TITLES.stop : _ITEMS_AT]
+    kept: list[bytes] = []
+    about: list[bytes] | None = None
     for kind, item in _items(pdu[_ITEMS_AT:]):
         if kind in {_APPLICATION_CONTEXT, _PRESENTATION_CONTEXT}:
             kept.append(item)
         elif kind == _USER_INFORMATION:
             heeded = [each for sub, each in _items(item[4:]) if sub in {_MAXIMUM_LENGTH, _ROLE_SELECTION}]
-            kept += [pack(">BxH", kind, sum(map(len, heeded))), *heeded]
-    return b"".join(kept)
+            about = [*(about or ()), *heeded]
+        syntaxes = _items(item[_SYNTAXES_AT:]) if kind == _PRESENTATION_CONTEXT else ()
+        if (
+            len(kept) > MOST_CONTEXTS + 1
+            or len(about or ()) > MOST_ROLES
+            or sum(1 for _ in islice(syntaxes, MOST_SYNTAXES + 2)) > MOST_SYNTAXES + 1
+        ):
+            raise ValueError("more items than a request can mean")
+    if about is not None:
+        kept += [pack(">BxH", _USER_INFORMATION, sum(map(len, about))), *about]
+    return b"".join((*head, *kept))
 
 
 def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:

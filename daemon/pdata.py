@@ -48,6 +48,10 @@ class AbortReason(IntEnum):
     INVALID_PARAMETER_VALUE = 6
 
 
+RELEASED = "released"
+"""Said of a peer that has said everything before."""
+
+
 class AssociationEnd(Exception):  # noqa: N818 -- not every end is an error
     """The association goes no further; the message says why, in words without anything that the peer sent."""
 
@@ -247,7 +251,7 @@ class Wire:
                 )
             source, reason = self._exactly(4)[2:]
             if pdu_type == PduType.RELEASE_RQ:
-                raise Released("released" if self._in_message is None else "released within a message")
+                raise Released(RELEASED if self._in_message is None else f"{RELEASED} within a message")
             raise Aborted(f"aborted by the peer, source {source}, reason {reason}")
         raise _unexpected(pdu_type)
 

@@ -139,6 +139,19 @@ def test_a_star_lets_anybody_send(tmp_path):
     assert not config.peer_for("ANYBODY", "11.9.9.9")
 
 
+def test_who_is_named_must_be_as_configured_whatever_a_star_lets_in(tmp_path):
+    """Else anybody in the network could send under the title of a pinned scanner."""
+    text = (
+        '[storage]\nroot = "{root}"\n[[peers]]\nae_title = "CT_SIM"\nhosts = ["10.20.30.40"]\n'
+        '[[peers]]\nae_title = "*"\nhosts = ["10.20.0.0/16"]'
+    )
+    config = load(tmp_path, text)
+
+    assert config.peer_for("CT_SIM", "10.20.30.40")
+    assert not config.peer_for("CT_SIM", "10.20.99.99")
+    assert config.peer_for("OTHER", "10.20.99.99")
+
+
 def test_a_name_that_does_not_resolve_lets_nobody_in(tmp_path):
     """An unknown host name is no error at reading and no open door."""
     text = '[storage]\nroot = "{root}"\n[[peers]]\nae_title = "A"\nhosts = ["no-such-host.invalid"]'
@@ -305,6 +318,14 @@ PINNED_PEER = f'[[peers]]\nae_title = "A"\ncertificates_sha256 = ["{"0" * 64}"]'
         (
             '[storage]\nroot = "{root}"\n[[destinations]]\nname="A"\nae_title="A"\nhost="h"\nport=1\n' + PIN,
             "tls = true is missing: without it certificate_sha256 is never looked at",
+        ),
+        (
+            'storage.root = "{root}"\n'
+            + ASKS_NOBODY
+            + '[[destinations]]\nname = "TPS"\nae_title = "T"\nhost = "h"\nport = 104\n'
+            + "tls = true\ncommitment = true\n"
+            + PIN,
+            'nobody could be destination "TPS", which calls to report its commitment,',
         ),
         (
             'storage.root = "{root}"\n' + ASKS_NOBODY + PINNED_PEER,

@@ -25,6 +25,10 @@ def fails():
         "accession A.17+ twice",
         "born 19610230",
         "born 1961-02-28",
+        "bad DA '1961.02.28'",
+        "born 28.02.1961 or 1961/02/28",
+        "cannot write /archive/MUELLER_JÖRG_P-4711/x.dcm",
+        "AccessionNumber_A.17+",
     ],
 )
 def test_name_id_accession_and_dates_are_withheld(job, text):
@@ -37,10 +41,23 @@ def test_name_id_accession_and_dates_are_withheld(job, text):
 
 @pytest.mark.parametrize(
     "text",
-    ["1.2.840.10008.5.1.4.1.1.481.3 is no CT", "212 slices of 512 × 512", "P-47110 and XP-4711 are others"],
+    [
+        "1.2.840.10008.5.1.4.1.1.481.3 is no CT",
+        "1.3.12.2.1107.5.1.4.1980.01.02.7 is there",
+        "10.20.1.2019",
+        "212 slices of 512 × 512",
+        "P-47110 and XP-4711 are others",
+    ],
 )
 def test_what_points_at_nobody_is_kept(job, text):
     assert text == without_patient(text, job)
+
+
+def test_names_in_scripts_without_blanks_are_withheld_wherever_they_stand():
+    job = Job(patient_name="Wang^XiaoMing=王^小明", patient_id="", accession_number="")
+
+    assert "小明" not in without_patient("患者王小明已存在", job)
+    assert without_patient("the wangle is kept", job) == "the wangle is kept"
 
 
 def test_patient_without_name_and_id_hides_nothing():

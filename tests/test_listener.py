@@ -369,6 +369,20 @@ def test_a_peer_that_resets_after_its_release_is_no_fault(node):
     assert "connection_failed" not in events
 
 
+def test_a_release_within_an_image_has_its_reason_in_the_log(node):
+    """A sender that cuts its series off must be found; who said all before is no news."""
+    store = [(0x0002, pdus.CT), (0x0100, pdus.short(1)), (0x0110, pdus.short(1)), (0x0800, pdus.short(0))]
+    with capture_logs() as lines, socket.create_connection(("127.0.0.1", node.port)) as connection:
+        connection.sendall(pdus.associate_rq())
+        assert connection.recv(65536)
+        begun = pdus.p_data(3, 3, pdus.command(*store, (0x1000, b"1.2.3"))) + pdus.p_data(3, 0, bytes(1000))
+        connection.sendall(begun + pdus.pdu(pdus.RELEASE_RQ, bytes(4)))
+        wait_until(node.listener._is_deserted, "the end")
+
+    (end,) = (line for line in lines if line["event"] == "association_released")
+    assert (end["log_level"], end["reason"]) == ("warning", "released within a message")
+
+
 def test_without_descriptors_it_pauses_before_it_tries_again(tmp_path, monkeypatch):
     pauses, failures = [], [OSError(errno.EMFILE, "Too many open files")] * 3
     accept = socket.socket.accept
