@@ -328,7 +328,7 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, fault: str) -> None:
         ({"network": {"width": 3}}, "does not describe"),
         ({"tile": None}, "does not describe"),
         ({"tile": [8, 15, 16]}, "no multiple"),
-        ({"structures": []}, "0 structures"),
+        ({"structures": [], "outputs": []}, "0 structures"),
         ({"structures": ["Brain", "Brain"]}, "stands twice"),
         ({"outputs": ["Brain", "Brain"]}, "stands twice"),
         ({"outputs": ["Eye_L", "Eye_R"]}, "not the first"),
