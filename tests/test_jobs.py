@@ -19,7 +19,7 @@ ALLOWED = {
     "held": "segmented rejected cancelled",
     "delivered": "segmented purged",
     "rejected": "queued held purged",
-    "failed": "queued segmented cancelled purged",
+    "failed": "queued segmented cancelled delivered purged",
     "cancelled": "queued held segmented purged",
     "purged": "",
 }
