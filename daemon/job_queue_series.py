@@ -20,8 +20,7 @@ TAKES_IMAGES = or_(Job.state == JobState.RECEIVING, Job.discarding == true())
 
 def receiving_now(session: Session, incoming: IncomingInstance) -> int | None:
     """Newest job that is receiving an image's series."""
-    receiving = select(Job.id).where(_series_of(incoming), Job.state == JobState.RECEIVING)
-    return session.scalar(receiving.order_by(Job.revision.desc()).limit(1))
+    return _newest(session, incoming, Job.state == JobState.RECEIVING)
 
 
 def open_for(session: Session, incoming: IncomingInstance) -> int | None:
@@ -31,8 +30,7 @@ def open_for(session: Session, incoming: IncomingInstance) -> int | None:
     """
     has_it = exists().where(Instance.job_id == Job.id, Instance.sop_instance_uid == incoming.sop_instance_uid)
     takes_it = or_(Job.state == JobState.RECEIVING, and_(Job.discarding, ~has_it))
-    newest = select(Job.id).where(_series_of(incoming), takes_it).order_by(Job.revision.desc())
-    return session.scalar(newest.limit(1))
+    return _newest(session, incoming, takes_it)
 
 
 def receive_again(
@@ -43,10 +41,7 @@ def receive_again(
     Not one that has a later revision, as of a job that waits for another try: the image would be in neither
     structure set with all the others.
     """
-    newest = select(Job.id).where(
-        _series_of(incoming), Job.state == JobState.QUEUED, ~is_needed(_WITHOUT_IMAGES)
-    )
-    queued = session.scalar(newest.order_by(Job.revision.desc()).limit(1))
+    queued = _newest(session, incoming, and_(Job.state == JobState.QUEUED, ~is_needed(_WITHOUT_IMAGES)))
     if queued is not None:
         which = Job.id == queued
         move(session, now, which, JobState.QUEUED, JobState.RECEIVING, detail=detail, last_instance_at=now)
@@ -142,6 +137,12 @@ def is_needed(settled: Collection[JobState] = SETTLED) -> ColumnElement[bool]:
         later.revision > Job.revision,
         later.state.not_in(settled),
     )
+
+
+def _newest(session: Session, incoming: IncomingInstance, which: ColumnElement[bool]) -> int | None:
+    """Job of an image's series with the highest revision among those that match."""
+    matching = select(Job.id).where(_series_of(incoming), which)
+    return session.scalar(matching.order_by(Job.revision.desc()).limit(1))
 
 
 def _series_of(image: IncomingInstance | Job) -> ColumnElement[bool]:

@@ -114,15 +114,12 @@ def _compose(
     )
     page = _page(figure)
     _draw_head(page, volume, identity, model, gravest(ordered), identify=identify)
-    _draw_panels(figure, volume, {roi.organ: roi for roi in rois if roi.organ})
+    organs = {roi.organ: roi for roi in rois if roi.organ}
+    _draw_panels(figure, volume, organs)
     rows = rows_of(rois, volume.grid, ranges, ordered)
     below = _draw_table(page, rows, top=_HEAD_MM + 3)
-    sites_names = {roi.organ: roi.name for roi in rois if roi.organ}
     entries = [
-        *(
-            (f.severity.upper(), _BADGES[f.severity], f"{_subject(f, sites_names)}: {f.text}")
-            for f in ordered
-        ),
+        *((f.severity.upper(), _BADGES[f.severity], f"{_subject(f, organs)}: {f.text}") for f in ordered),
         *(("LEFT OUT", _FAINT, sentence) for sentence in left_out(rois)),
         *(("CT", _FAINT, remark) for remark in volume.remarks),
     ]
@@ -131,11 +128,13 @@ def _compose(
     return figure
 
 
-def _subject(finding: Finding, sites_names: Mapping[str, str]) -> str:
+def _subject(finding: Finding, organs: Mapping[str, ROI]) -> str:
     """What a finding is about, under its name in the structure set and the one by which findings are told."""
     organ = finding.structure
-    name = sites_names.get(organ or "", organ)
-    return "image" if organ is None else organ if name == organ else f"{name} ({organ})"
+    if organ is None:
+        return "image"
+    name = organs[organ].name if organ in organs else organ
+    return organ if name == organ else f"{name} ({organ})"
 
 
 def _png(figure: Figure) -> bytes:

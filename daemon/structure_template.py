@@ -217,14 +217,15 @@ def unreached_slices(template: Template, grid: SliceGrid) -> Iterator[str]:
     gaps_mm = np.abs(np.diff(grid.positions_mm[:, 2]))
     for line in template.structures:
         margin = line.derivation.margin if line.derivation else None
-        wanted = {"superior": margin.superior, "inferior": margin.inferior} if margin else {}
-        short = {
-            side: missed
-            for side, mm in wanted.items()
-            if margin and mm > 0 and (missed := misses_next(grid, margin, upwards=side == "superior")).any()
+        if margin is None:
+            continue
+        wanted = {"superior": margin.superior, "inferior": margin.inferior}
+        ends = {
+            side: misses_next(grid, margin, upwards=side == "superior") for side, mm in wanted.items() if mm
         }
+        short = [side for side, missed in ends.items() if missed.any()]
         if short:
-            missed = np.any([*short.values()], axis=0)
+            missed = np.any([ends[side] for side in short], axis=0)
             yield (
                 f"{line.name} ({line.derivation}): no other slice lies within "
                 f"{' and '.join(f'{wanted[side]:g} mm {side}' for side in short)}"

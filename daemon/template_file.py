@@ -1,7 +1,7 @@
 """A structure template's TOML file: read, or every problem in it with its line."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -164,9 +164,9 @@ def _template(file: _File, problems: list[tuple[Location, str]]) -> Template:
             lines.append(_structure(line, index + 1))
         except ValueError as error:
             problems.append((("structures", index), str(error)))
-    coloured = {line.name for line in file.structures if line.colour}
-    shades = _Shades([line for line in lines if line.organ or line.name in coloured])
-    return Template(file.name, tuple(replace(line, colour_rgb=shades.of(line, lines)) for line in lines))
+    coloured = {line.name for line in file.structures if line.name and line.colour}
+    shades = _Shades(lines, coloured)
+    return Template(file.name, tuple(replace(line, colour_rgb=shades.of(line.name)) for line in lines))
 
 
 def _structure(line: _Line, number: int) -> TemplateStructure:
@@ -217,25 +217,29 @@ class _Shades:
 
     Parameters
     ----------
-    given
-        Structures that have a colour.
+    lines
+        All of a template.
+    coloured
+        Names of those to which a colour is given; an organ has its own without.
     """
 
-    def __init__(self, given: Sequence[TemplateStructure]) -> None:
-        self._colours = {line.name: line.colour_rgb for line in given}
+    def __init__(self, lines: Sequence[TemplateStructure], coloured: Collection[str]) -> None:
+        self._lines = {line.name: line for line in lines}
+        self._colours = {line.name: line.colour_rgb for line in lines if line.organ or line.name in coloured}
         self._organs = {organ.name: organ.colour_rgb for organ in STRUCTURES + EXTRA_STRUCTURES}
 
-    def of(self, line: TemplateStructure, lines: Sequence[TemplateStructure]) -> tuple[int, int, int]:
-        """Colour of one of a template's lines, and with it of those that it is derived from."""
-        if line.name not in self._colours:
-            self._colours[line.name] = _GREY  # until it is known; for good where it is derived from itself
-            source = next((each for each in lines if each.name == line.sources[0]), None)
-            shade = self.of(source, lines) if source else self._organs.get(line.sources[0], _GREY)
+    def of(self, name: str) -> tuple[int, int, int]:
+        """Colour of one of the lines, and with it of those that it is derived from; or of an organ."""
+        if name in self._colours:
+            return self._colours[name]
+        if name not in self._lines:
+            return self._organs.get(name, _GREY)
+        self._colours[name] = _GREY  # until it is known; for good where it is derived from itself
+        shade = _darker(self.of(self._lines[name].sources[0]))
+        while shade in self._colours.values() and shade != _darker(shade):
             shade = _darker(shade)
-            while shade in self._colours.values() and shade != _darker(shade):
-                shade = _darker(shade)
-            self._colours[line.name] = shade
-        return self._colours[line.name]
+        self._colours[name] = shade
+        return shade
 
 
 def _darker(colour: tuple[int, int, int]) -> tuple[int, int, int]:

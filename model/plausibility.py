@@ -236,9 +236,7 @@ def _side_ratios(organs: Mapping[str, OrganMeasure], ranges: ReferenceRanges) ->
             continue
         ratio = max(left.volume_cm3, right.volume_cm3) / min(left.volume_cm3, right.volume_cm3)
         if ratio > usual.high:
-            smaller, larger = f"{stem}_L", f"{stem}_R"
-            if left.volume_cm3 > right.volume_cm3:
-                smaller, larger = larger, smaller
+            smaller, larger = sorted((f"{stem}_L", f"{stem}_R"), key=lambda name: organs[name].volume_cm3)
             volumes = f"left has {left.volume_cm3:.3g} cm³ and right {right.volume_cm3:.3g} cm³"
             text = f"{volumes}, a ratio of {ratio:.1f}; {_expected(usual)}"
             yield Finding("unequal-sides", Severity.WARNING, smaller, text, (larger,))

@@ -129,8 +129,9 @@ class Segmenter:
                     remarks.append(f"{name}: a speck was found and taken for nothing")
                 elif not mask.is_empty:
                     masks[name] = mask
-                    confidence[name] = float(probability[cleaned > HALF].mean(dtype=np.float64))
-                    left_out[name] = _share_apart(probability, cleaned)
+                    inside = cleaned > HALF
+                    confidence[name] = float(probability[inside].mean(dtype=np.float64))
+                    left_out[name] = _share_apart(probability > HALF, inside)
         return Segmentation(masks, tuple(remarks), seconds, confidence, left_out)
 
     def _predict(
@@ -197,10 +198,9 @@ def largest_component(probability: NDArray[np.floating]) -> NDArray[np.float32]:
     return field
 
 
-def _share_apart(probability: NDArray[np.floating], cleaned: NDArray[np.floating]) -> float:
-    """Share of what was inside that `largest_component` took away; 0 for so little that it may be anything."""
-    found = probability > HALF
-    apart = np.count_nonzero(found & (cleaned <= HALF))
+def _share_apart(found: NDArray[np.bool_], kept: NDArray[np.bool_]) -> float:
+    """Share of what was found that was not kept; 0 for so little that it may be anything."""
+    apart = np.count_nonzero(found & ~kept)
     return float(apart / np.count_nonzero(found)) if apart >= FEWEST_VOXELS_APART else 0.0
 
 

@@ -186,12 +186,13 @@ def _is_orthonormal(header: SliceHeader) -> bool:
 def _require_one(code: ReasonCode, name: str, values: Iterable[str]) -> str:
     """The one value that all slices share, and which is not empty."""
     counts = Counter(values)
-    if len(counts) == 1 and next(iter(counts)):
-        return next(iter(counts))
-    if len(counts) == 1:
+    if len(counts) != 1:
+        listed = ", ".join(f"{value or 'none'} ({count} images)" for value, count in counts.most_common(3))
+        raise SeriesUnsuitable(code, f"{len(counts)} different values of {name}: {listed}; needed is one")
+    (shared,) = counts
+    if not shared:
         raise SeriesUnsuitable(code, f"no image has a {name}; needed is one, the same on every image")
-    listed = ", ".join(f"{value or 'none'} ({count} images)" for value, count in counts.most_common(3))
-    raise SeriesUnsuitable(code, f"{len(counts)} different values of {name}: {listed}; needed is one")
+    return shared
 
 
 def _require_one_patient(slices: Sequence[SliceHeader]) -> None:

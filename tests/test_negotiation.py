@@ -7,18 +7,16 @@ import pytest
 
 from daemon.negotiation import MAX_REQUEST_BYTES, MOST_CONTEXTS, MOST_SYNTAXES, read_proposal
 from daemon.pdata import ProtocolViolation
+from tests.fuzz import pdus
+from tests.fuzz.pdus import item
 
-CT, LITTLE_ENDIAN = b"1.2.840.10008.5.1.4.1.1.2", b"1.2.840.10008.1.2"
+LITTLE_ENDIAN = b"1.2.840.10008.1.2"
 LENGTH = pack(">BxHL", 0x51, 4, 16384)
 ROLE = pack(">BxHH", 0x54, 5, 1) + b"1" + bytes(2)
 
 
-def item(kind: int, content: bytes) -> bytes:
-    return pack(">BxH", kind, len(content)) + content
-
-
 def context(number: int = 1, syntaxes: int = 1) -> bytes:
-    inner = bytes((number, 0, 0, 0)) + item(0x30, CT) + syntaxes * item(0x40, LITTLE_ENDIAN)
+    inner = bytes((number, 0, 0, 0)) + item(0x30, pdus.CT) + syntaxes * item(0x40, LITTLE_ENDIAN)
     return item(0x20, inner)
 
 
@@ -26,7 +24,7 @@ def request(contexts: bytes, about: bytes = LENGTH) -> bytes:
     application = item(0x10, b"1.2.840.10008.3.1.1.1")
     body = pack(">H2x16s16s32x", 1, b"OARLOCK".ljust(16), b"CT1".ljust(16)) + application + contexts
     body += item(0x50, about)
-    return pack(">BxL", 1, len(body)) + body
+    return pdus.pdu(pdus.ASSOCIATE_RQ, body)
 
 
 def test_as_many_contexts_and_syntaxes_as_there_can_be_are_read():

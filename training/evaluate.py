@@ -137,6 +137,7 @@ def require_untaught(bundle: Bundle, files: Iterable[Path]) -> None:
         )
 
 
+@failures_in_words("the bundle's accuracy and the card are as they were")
 def main(
     bundle: Path = typer.Argument(DEFAULT_BUNDLE, help="Folder of the bundle."),  # noqa: B008
     packs: list[Path] = typer.Option(..., help="Packs of cases not trained on, or a folder of them."),  # noqa: B008
@@ -146,11 +147,6 @@ def main(
     device: str = typer.Option("auto"),
 ) -> None:
     """Measure every organ of every case; write report, pictures, the bundle's accuracy and, if asked, its card."""
-    with failures_in_words("the bundle's accuracy and the card are as they were"):
-        _evaluate(bundle, packs, out, card, cases, device)
-
-
-def _evaluate(bundle: Path, packs: list[Path], out: Path, card: Path | None, cases: int, device: str) -> None:
     console = Console()
     segmenter = Segmenter(with_every_output(Bundle.load(bundle)), device)
     files = pack_files(packs)

@@ -23,6 +23,7 @@ def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
     heads = {key: average[key].unflatten(0, (len(ORGANS), -1))[chosen].flatten(0, 1) for key in HEAD}
     network = UNet3D(replace(config.network, outputs=len(taught)))
     network.load_state_dict(average | heads)
+    earlier = Bundle.load(Path(config.begin_with)) if config.begin_with else None
     how = f"{step} steps of {config.optimiser.batch} patch of {config.patch} voxels"
     if best:
         every, cases = config.validation.every, config.validation.cases
@@ -37,35 +38,33 @@ def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
         preprocessing=config.preprocessing,
         tile=config.patch,
         card={
-            "training_data": config.card.training_data or _groups_taught(config),
+            "training_data": config.card.training_data or _groups_taught(config, earlier),
             "trained_on": sorted(learned.marks),
             "training": how,
-            "limits": [*config.card.limits, *_limits_inherited(config)],
-            "attribution": _attribution(config),
+            "limits": config.card.limits or _limits_inherited(earlier),
+            "attribution": _attribution(config, earlier),
         },
     )
     return out / "bundle"
 
 
-def _attribution(config: TrainConfig) -> list[str]:
+def _attribution(config: TrainConfig, earlier: Bundle | None) -> list[str]:
     """Whom to thank, for the weights that it began with too: their data's licences want it."""
-    earlier = Bundle.load(Path(config.begin_with)).card.get("attribution", ()) if config.begin_with else ()
-    return list(dict.fromkeys((*earlier, *config.card.attribution)))
+    before = earlier.card.get("attribution", ()) if earlier else ()
+    return list(dict.fromkeys((*before, *config.card.attribution)))
 
 
-def _limits_inherited(config: TrainConfig) -> tuple[str, ...]:
-    if not config.begin_with or config.card.limits:
+def _limits_inherited(earlier: Bundle | None) -> tuple[str, ...]:
+    if earlier is None:
         return ()
-    earlier = Bundle.load(Path(config.begin_with))
     return (f"It began with the weights of {earlier.name} {earlier.version}, whose limits may be its own.",)
 
 
-def _groups_taught(config: TrainConfig) -> tuple[str, ...]:
+def _groups_taught(config: TrainConfig, earlier: Bundle | None) -> tuple[str, ...]:
     """What can be said of the training data where the author of the configuration says nothing."""
     groups = sorted(group for group, weight in config.data.group_weights.items() if weight)
     lines = [f"cases of {', '.join(groups)}; the bundle's author says no more of them"]
-    if config.begin_with:
-        earlier = Bundle.load(Path(config.begin_with))
+    if earlier:
         lines.append(
             f"before, what {earlier.name} {earlier.version} was trained on, with whose weights it began"
         )
