@@ -30,8 +30,9 @@ $(AUDITORS)/.installed: pyproject.toml constraints.txt
 		cyclonedx-bom pip-audit
 	touch $@
 
+# Two files of tests at a time: that halves the time, and tests that rely on a quiet machine are found.
 test: lint types contracts $(AUDITORS)/.installed
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(TESTS)
 
 # make bench BENCH='contours metrics' measures only these.
 bench: install

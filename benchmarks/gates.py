@@ -422,8 +422,8 @@ the image by its voxels, `model/plausibility.py` judges the organs that were fou
 
 Limits of likeness, margins, Hounsfield units, sizes, shapes and places come from training cases. Others are
 choices made without measuring: mean probability, metal, air within an organ, the brainstem's level, and the
-factor of 3 for a hold. One thing was changed after a first count on validation cases, by which 15 of 29 parotids
-50 mm too low were noticed: places are since measured from the partner and the mandible too. That row flatters.
+factor of 3 for a hold. The row of parotids 50 mm too low counts cases by which it was decided that places are
+measured from the partner and the mandible too: expect less elsewhere.
 
 "Noticed" counts the images with the finding that the change should provoke; "held" and "only warned" count
 the gravest finding of each image, whatever it is for."""

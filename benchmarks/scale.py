@@ -61,7 +61,6 @@ def run(*, quick: bool) -> Report:
             "Slices are of 64 × 64 pixels, so that it is the number that costs and not the pixels.",
             f"A listener in its own process takes {IMAGE_SIDE} × {IMAGE_SIDE} pixels over each association;",
             "all stand before the clock starts at the first C-STORE request, and it stops at the last response.",
-            "Found and mended on the way: a claim of a delivery compared every pending one with every other.",
         ),
         curves=tuple(curves),
     )

@@ -43,7 +43,7 @@ ConfigFile = Annotated[
         "--config",
         envvar="OARLOCK_CONFIG",
         metavar="FILE",
-        help="The configuration; OARLOCK_<SECTION>__<KEY> in the environment overrides single keys.",
+        help="The configuration; OARLOCK_SECTION__KEY in the environment, as OARLOCK_NODE__PORT, overrides a key.",
     ),
 ]
 

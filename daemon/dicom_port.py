@@ -5,11 +5,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
-from ssl import SSLCertVerificationError, SSLContext, SSLError, SSLSocket
+from ssl import SSLContext, SSLSocket
 from threading import Lock, Thread
 from time import monotonic, sleep
 
 import structlog
+
+from daemon.tls import handshake_words
 
 log = structlog.get_logger()
 
@@ -160,7 +162,7 @@ class DicomPort:
                 connection.socket = self._tls.wrap_socket(plain, server_side=True)
         except OSError as error:  # SSLError is one
             if self._tls is not None:
-                log.warning("tls_handshake_failed", address=connection.address, reason=_tls_words(error))
+                log.warning("tls_handshake_failed", address=connection.address, reason=handshake_words(error))
             return False
         return True
 
@@ -190,12 +192,3 @@ def _plain(address: str) -> str:
 
 def _is_listening(listening: socket.socket) -> bool:
     return bool(listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-
-
-def _tls_words(error: OSError) -> str:
-    """Return what is wrong with the peer's certificate, or OpenSSL's reason, which can be looked up."""
-    if isinstance(error, SSLCertVerificationError):
-        return error.verify_message
-    if isinstance(error, SSLError) and error.reason:
-        return error.reason.lower().replace("_", " ")
-    return error.strerror or type(error).__name__

@@ -15,7 +15,8 @@ from daemon.job_queue_values import RecoveredJob
 from daemon.jobs import JobState, QueueReason
 
 _UNKNOWN = (
-    "recovered from the spool; whether its results were delivered is not known: release it to send them"
+    "recovered from the spool without its history: whether its results were delivered, doubtful or refused is "
+    "not known; look at them before you release it"
 )
 
 

@@ -114,7 +114,8 @@ def qa_sheet(result: ContouredSeries, path: Path) -> None:
 
 
 def picture(result: ContouredSeries, path: Path) -> None:
-    """Draw the contours; the picture names the model and no patient."""
+    """Draw the contours, for its owner alone; the picture names the model and no patient."""
+    write_private(path, b"")
     draw(result.volume, result.masks, path, title=f"{result.model.name} {result.model.version}")
 
 

@@ -150,10 +150,10 @@ def associated(
     if not association.is_established:
         if connected:
             raise NotDone(_no_association(association, destination, timeouts))
+        if refusals:
+            raise NotDone(_no_tls(destination, refusals[0]))
         silent = time.monotonic() - began >= timeouts.connection
         why = f"no answer within {timeouts.connection:g} s" if silent else "refused or unreachable"
-        if refusals:
-            why = f"TLS was not agreed upon: {refusals[0]}"
         raise NotDone(_no_connection(destination, why))
     try:
         yield association
@@ -189,6 +189,15 @@ def _no_connection(destination: Node, why: str) -> DeliveryOutcome:
         OutcomeKind.CONNECTION,
         detail=f"no connection to {address}: {why}; check that the node runs there, "
         f"its host and port in the configuration, and the firewall",
+    )
+
+
+def _no_tls(destination: Node, why: str) -> DeliveryOutcome:
+    address = f"{destination.host}:{destination.port}"
+    return DeliveryOutcome(
+        OutcomeKind.CONNECTION,
+        detail=f"TLS was not agreed upon with {address}: {why}; check that the port is that node's port for TLS, "
+        f"and certificate, authority and pin on both sides",
     )
 
 

@@ -21,6 +21,8 @@ BUFFER_BYTES = 2**19
 
 _PDU_HEADER = Struct(">BxL")
 _FRAGMENT_HEADER = Struct(">LBB")  # length of what follows it, presentation context, message control header
+_TLS = 0x16
+"""First byte of a TLS handshake (RFC 8446 section 5.1), which is no PDU."""
 _COMMAND, _LAST = 1, 2  # bits of the message control header (annex E.2)
 _UNLIMITED_PDU_BYTES = 2**20
 """What we send at once to a peer that sets no limit."""
@@ -344,4 +346,9 @@ def _fragments(context_id: int, content: bytes, control: int, most: int) -> Iter
 def _unexpected(pdu_type: int) -> ProtocolViolation:
     if pdu_type in PduType.__members__.values():
         return ProtocolViolation(AbortReason.UNEXPECTED_PDU, f"a PDU {pdu_type:02X}H, which is not its turn")
-    return ProtocolViolation(AbortReason.UNRECOGNISED_PDU, f"a PDU {pdu_type:02X}H, which does not exist")
+    found = (
+        "which is how TLS begins: TLS where plain DICOM is spoken"
+        if pdu_type == _TLS
+        else "which does not exist"
+    )
+    return ProtocolViolation(AbortReason.UNRECOGNISED_PDU, f"a PDU {pdu_type:02X}H, {found}")

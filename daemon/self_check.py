@@ -19,6 +19,7 @@ from daemon.delivery import echo
 from daemon.errors import ConfigError, StorageFull
 from daemon.job_queue_looking import head_revision, schema_revision, what_to_do
 from daemon.port_check import port_findings
+from daemon.roles import lost_table
 from daemon.tables import safe
 from daemon.template_file import template_for
 from daemon.tls_check import tls_findings
@@ -156,6 +157,8 @@ def _free_space(config: Config) -> Finding:
 
 def _job_table(config: Config) -> Finding:
     file = sqlite_file(config.database.url)
+    if lost := lost_table(config):
+        return wrong("job table", lost)
     if not file.exists():
         return note("job table", f"{file} does not exist yet; the first start creates it")
     try:

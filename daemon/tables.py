@@ -230,13 +230,15 @@ def _deliveries(report: JobReport) -> Table:
     table = _table(
         "Destination", "State", "Tries", "Status", "Sent or next try", "Detail", title="Deliveries"
     )
+    is_held = report.job.state is JobState.HELD  # nothing is tried before its release
     for each in report.deliveries:
+        next_try = each.not_before if each.state is DeliveryState.PENDING and not is_held else None
         table.add_row(
             safe(each.destination),
             _state(each.state),
             str(each.attempts),
             "" if each.last_status is None else f"0x{each.last_status:04X}",
-            _local(each.sent_at or (each.not_before if each.state is DeliveryState.PENDING else None)),
+            _local(each.sent_at or next_try),
             safe(": ".join(part for part in (each.failure_kind, each.detail) if part)),
         )
     return table

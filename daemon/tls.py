@@ -59,6 +59,15 @@ def fingerprint(connection: object) -> str:
     return hashlib.sha256(certificate).hexdigest() if certificate else ""
 
 
+def handshake_words(error: OSError) -> str:
+    """Return what is wrong with the peer's certificate, or OpenSSL's reason, which can be looked up."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if reason := getattr(error, "reason", None):  # those that OpenSSL found have one
+        return str(reason).lower().replace("_", " ")
+    return error.strerror or type(error).__name__
+
+
 def _checking(pins: Collection[str], failed: Callable[[str], None]) -> type[ssl.SSLSocket]:
     class CheckingSocket(ssl.SSLSocket):
         """Ends the handshake before a byte is sent where the certificate is not the pinned one."""
@@ -68,13 +77,11 @@ def _checking(pins: Collection[str], failed: Callable[[str], None]) -> type[ssl.
                 super().do_handshake(block)
                 if pins and (found := fingerprint(self)) not in pins:
                     raise CertificateNotPinned(
-                        f"its certificate has the SHA-256 {found}, not {' or '.join(pins)}"
+                        ssl.SSL_ERROR_SSL,
+                        f"its certificate has the SHA-256 {found}, not {' or '.join(pins)}",
                     )
-            except ssl.SSLCertVerificationError as error:
-                failed(error.verify_message)
-                raise
-            except ssl.SSLError as error:
-                failed(str(error))
+            except OSError as error:  # SSLError is one; a peer without TLS may just close the connection
+                failed(handshake_words(error))
                 raise
 
     return CheckingSocket

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from model.errors import BundleError
@@ -122,8 +122,9 @@ def write_bundle(
     tensors = {key: value.half().contiguous().cpu() for key, value in network.state_dict().items()}
     if not all_finite(tensors):
         raise BundleError("the weights hold values that are not finite; nothing was written")
-    save_file(tensors, folder / "weights.safetensors")
-    digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    weights = save(tensors)
+    (folder / "weights.safetensors").write_bytes(weights)  # safetensors itself would let nobody else read it
+    digest = hashlib.sha256(weights).hexdigest()
     about = {
         "format": FORMAT,
         "name": name,

@@ -285,4 +285,5 @@ def _stem(name: str) -> str:
 
 
 def _expected(usual: Range) -> str:
-    return f"expected is {usual.low:.3g} to {usual.high:.3g}, by {usual.cases} in training patients"
+    low, high = (f"{each:.0f}" if each >= 100 else f"{each:.3g}" for each in (usual.low, usual.high))
+    return f"expected is {low} to {high}, as in {usual.cases} contours of training patients"

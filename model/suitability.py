@@ -73,7 +73,7 @@ def stack_slices(headers: Sequence[SliceHeader], minimum_slices: int = MINIMUM_S
     if len(slices) < minimum_slices:
         raise SeriesUnsuitable(
             ReasonCode.TOO_FEW_SLICES,
-            f"{len(slices)} CT slices; needed are {minimum_slices} at least",
+            f"{counted(len(slices), 'CT slice')}; at least {minimum_slices} are needed",
         )
     refuse_leaning_stack(grid)
     refuse_irregular_gaps(grid)

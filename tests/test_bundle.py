@@ -28,6 +28,14 @@ def test_a_bundle_without_ranges_loads_and_has_none(tmp_path: Path) -> None:
     assert Bundle.load(write_band_bundle(tmp_path)).reference_ranges is None
 
 
+def test_whoever_may_read_the_folder_reads_the_weights(tmp_path: Path) -> None:
+    """The service is another user than the one who trained."""
+    write_band_bundle(tmp_path)
+
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes["weights.safetensors"] == modes["model.json"]
+
+
 def test_ranges_come_back_with_the_bundle(tmp_path: Path) -> None:
     """Adding them changes nothing else of the bundle."""
     before = Bundle.load(write_band_bundle(tmp_path))

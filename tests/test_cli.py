@@ -16,6 +16,7 @@ from tests.command import Oarlock, write_config
 from tests.job_rows import (
     delivered,
     fail_next,
+    held,
     image,
     queued,
     received,
@@ -275,6 +276,13 @@ def test_a_job_is_shown_with_all_that_happened(oarlock, queue):
     ):
         assert words in page, words
     assert all(str(state) in page for state in ("receiving", "queued", "segmenting", "segmented"))
+
+
+def test_a_held_job_is_shown_without_a_next_try(oarlock, queue):
+    """Nothing is tried before its release."""
+    page = " ".join(oarlock("show", held(queue)).out.split())
+
+    assert "TPS pending 0 Results" in page
 
 
 def test_a_job_is_shown_to_programs(oarlock, queue):

@@ -343,6 +343,19 @@ def test_what_is_no_dicom_ends_without_a_trace(impatient, words):
     assert echoes(impatient)
 
 
+def test_the_log_knows_tls_on_the_port_without_it(node):
+    with (
+        capture_logs() as events,
+        socket.create_connection(("127.0.0.1", node.port)) as plain,
+    ):
+        plain.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500))
+        wait_until(lambda: events, "the log")
+
+    assert [each["reason"] for each in events if each["event"] == "no_association"] == [
+        "a PDU 16H, which is how TLS begins: TLS where plain DICOM is spoken"
+    ]
+
+
 def test_a_sender_that_dies_within_an_image_is_aborted_and_its_image_forgotten(impatient):
     """Half a P-DATA-TF PDU, then silence on an open socket: a read without timeout would wait for ever."""
     threads = threading.active_count()

@@ -41,6 +41,7 @@ def test_a_folder_becomes_a_structure_set(oarlock, series, bundle, tmp_path):
     assert all(float(table[name][0]) > 10 and int(table[name][1]) > 0 for name in found)
     assert table["Lens_L"] == ["not", "found"]
     assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_mode & 0o777 == 0o600
     assert str(output) in answer.out
     assert str(picture) in answer.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.dcm", "out.png"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from daemon.listener_lock import alone
+from daemon.spool import Spool
 from tests.band_bundle import write_band_bundle
 from tests.command import Oarlock, write_config
 from tests.conditions import free_port
@@ -200,6 +201,19 @@ destinations = ["TPS"]
         "✗  destination TPS",
     ):
         assert row in answer.out, row
+
+
+def test_check_finds_jobs_on_disk_that_no_table_knows(oarlock, tmp_path):
+    """With which no service starts."""
+    write_config(tmp_path)
+    spool = Spool(tmp_path, 0)
+    spool.prepare()
+    spool.store_result(1, b"anything")
+    answer = " ".join(oarlock("check").out.split())
+
+    assert "✗ job table" in answer
+    assert "is gone, but 1 jobs lie in" in answer
+    assert "oarlock recover" in answer
 
 
 def test_check_tells_of_a_wrong_configuration(oarlock, tmp_path):

@@ -174,13 +174,16 @@ def test_a_pinned_destination_may_be_signed_by_anybody_but_must_be_that_one(
         assert echo(destination(tps.port, certificate_sha256=stranger.sha256), "OARLOCK", tls=ours).sent
         wrong = echo(destination(tps.port, certificate_sha256=own.sha256), "OARLOCK", tls=ours)
     assert not wrong.sent
-    assert f"SHA-256 {stranger.sha256}" in wrong.detail
+    assert f": its certificate has the SHA-256 {stranger.sha256}, not {own.sha256}; check" in wrong.detail
 
 
 def test_a_plain_server_where_tls_is_wanted_is_not_spoken_to(tmp_path, authority, own):
     with storescp(tmp_path / "in") as tps:
         outcome = echo(destination(tps.port), "OARLOCK", tls=Tls(**tls(authority, own)))
     assert not outcome.sent
+    assert "TLS was not agreed upon" in outcome.detail
+    assert "that node's port for TLS" in outcome.detail
+    assert "firewall" not in outcome.detail
 
 
 def test_tls_is_never_left_out_silently():

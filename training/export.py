@@ -24,7 +24,9 @@ def export(config: TrainConfig, out: Path, *, best: bool = False) -> Path:
     network = UNet3D(replace(config.network, outputs=len(taught)))
     network.load_state_dict(average | heads)
     earlier = Bundle.load(Path(config.begin_with)) if config.begin_with else None
-    how = f"{step} steps of {config.optimiser.batch} patch of {config.patch} voxels"
+    patches = "patch" if config.optimiser.batch == 1 else "patches"
+    side = " x ".join(map(str, config.patch))
+    how = f"{step} steps of {config.optimiser.batch} {patches} of {side} voxels"
     if best:
         every, cases = config.validation.every, config.validation.cases
         how += f", the best of every {every} by Dice on {cases} validation cases"

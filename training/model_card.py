@@ -18,7 +18,7 @@ Measured on the grid of the reference contours, over the part of the image for w
 - *HD95*: Hausdorff distance of 95 % of the surface, where organ and contour both exist; mean (median).
 - *path*: length of the reference's contours that would have to be drawn again for them to coincide; mean.
 - Intervals from few cases are narrower than they should be.
-- Between weights, thresholds and ways to tile was chosen on these cases too: expect a little less on others.
+- Where anything was chosen on these cases, as which weights to keep, expect a little less on others.
 """
 
 KEPT_APART = "Cases whose patients were never trained on."
