@@ -1,6 +1,7 @@
 """Reading CT series: what is read is where it belongs, what is refused is refused for its true reason."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 import tarfile
@@ -796,3 +797,74 @@ def test_phantom_parts_have_their_volumes():
     assert isinstance(masks["left_ball"], Mask)
     assert masks["left_ball"].volume_cm3(grid) == pytest.approx(4 / 3 * np.pi * 2.2**3, rel=0.01)
     assert masks["right_cube"].volume_cm3(grid) == pytest.approx(3.4**3, rel=0.03)
+
+
+def test_metal_is_never_air(tmp_path):
+    hu = phantom_hu(SMALL).astype(int)
+    hu[:, 10, 10:12] = 40000
+    volume = read_series(write_small(tmp_path, hu=hu, slope=2))
+    assert (volume.hu[:, 10, 10:12] == 32767).all()
+
+
+def test_values_are_rounded(tmp_path):
+    volume = read_series(write_small(tmp_path, slope=0.7))
+    stored_hu = np.rint(np.rint((phantom_hu(SMALL) + 1024) / 0.7) * 0.7 - 1024)
+    np.testing.assert_array_equal(volume.hu, stored_hu)
+
+
+def test_an_intercept_may_be_a_fraction(tmp_path):
+    volume = read_series(write_small(tmp_path, intercept=-1023.6))
+    expected = np.rint(np.rint(phantom_hu(SMALL) + 1023.6) - 1023.6)
+    np.testing.assert_array_equal(volume.hu, expected.clip(-1024))
+
+
+def test_two_images_of_one_uid_size_and_time_are_no_copies(tmp_path):
+    paths = write_small(tmp_path, change=changing("SOPInstanceUID", "1.2.3", [5, 6]))
+    for path in paths:
+        os.utime(path, (0, 0))
+    assert refusal(paths).code == ReasonCode.DUPLICATE_INSTANCE
+
+
+def turned_about_its_row(degrees):
+    """Change of the sixth slice's orientation."""
+    turn = np.radians(degrees)
+    orientation = [1, 0, 0, 0, float(f"{np.cos(turn):.8f}"), float(f"{np.sin(turn):.8f}")]
+    return changing("ImageOrientationPatient", orientation, [5])
+
+
+def test_directions_may_differ_by_rounding_only(tmp_path):
+    assert len(read_series(write_small(tmp_path / "rounded", change=turned_about_its_row(0.03))).hu)
+    paths = write_small(tmp_path / "turned", change=turned_about_its_row(0.2))
+    assert refusal(paths).code == ReasonCode.MIXED_ORIENTATION
+
+
+def test_a_spacing_that_differs_by_five_micrometres_is_another(tmp_path):
+    assert (
+        refusal(write_small(tmp_path, change=changing("PixelSpacing", [6, 5.505], [5]))).code
+        == ReasonCode.MIXED_SPACING
+    )
+
+
+def test_five_images_across_among_a_hundred_are_scouts(tmp_path):
+    """Left out as such, and not refused for their orientation; what they leave here are gaps."""
+    grid = make_grid(offsets_mm=np.arange(0, 200, 2), size=(8, 8))
+    across = changing("ImageOrientationPatient", [0, 1, 0, 0, 0, -1], [0, 20, 40, 60, 80])
+    assert refusal(write_series(tmp_path, grid=grid, change=across)).code == ReasonCode.MISSING_SLICE
+
+
+def test_ten_millimetres_are_taken(tmp_path):
+    grid = make_grid(offsets_mm=np.arange(0, 200, 10.0), size=(8, 8))
+    assert len(stack_slices([slice_header(p) for p in write_series(tmp_path, grid=grid)]).headers) == 20
+
+
+def test_a_gap_a_fifth_wider_is_irregular(tmp_path):
+    gaps = [5] * 10 + [6] + [5] * 10
+    grid = make_grid(offsets_mm=np.concatenate([[0], np.cumsum(gaps)]), size=(8, 8))
+    assert refusal(write_series(tmp_path, grid=grid)).code == ReasonCode.IRREGULAR_SPACING
+
+
+def test_a_small_tilt_is_told(tmp_path):
+    grid = make_grid(
+        offsets_mm=np.arange(-100, 101, 8), size=(36, 34), pixel_spacing_mm=(6, 5.5), tilt_degrees=2
+    )
+    assert any("gantry tilt 2.0" in each for each in read_series(write_series(tmp_path, grid=grid)).remarks)

@@ -184,3 +184,11 @@ def test_where_a_margin_ends_before_the_next_slice_nothing_grows_there(
 
         assert misses_next(grid, margin, upwards=upwards).tolist() == ends
         assert sum(ends) == missed
+
+
+def test_three_organs_are_united_and_cut():
+    rng = np.random.default_rng(1)
+    a, b, c = (rng.random((4, 6, 5)) < 0.5 for _ in range(3))
+    masks = [Mask.from_full(each) for each in (a, b, c)]
+    assert (union(masks).full() == (a | b | c)).all()
+    assert (intersection(masks).full() == (a & b & c)).all()

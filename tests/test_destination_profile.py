@@ -13,7 +13,7 @@ from daemon.contour_data import MAX_VALUE_BYTES
 from daemon.destination_profile import PROFILES, UNCONFIRMED, HoleStyle, as_markdown
 from daemon.short_names import short_names, shortening_remarks
 from daemon.side_words import sides
-from model.structures import EXTRA_STRUCTURES, STRUCTURES
+from model.structures import EXTRA_STRUCTURES, LEFT, RIGHT, STRUCTURES
 from tests.paths import REPOSITORY
 
 GENERIC, ECLIPSE = PROFILES["generic"], PROFILES["eclipse"]
@@ -138,3 +138,18 @@ def test_names_of_any_kind_fit_and_stay_apart(names):
     for name, short in shortened.items():
         if len(sides(name)) < 2:
             assert sides(short) == sides(name)
+
+
+@pytest.mark.parametrize(
+    ("lefts", "rights"),
+    [
+        ("l lt left", "r rt right"),
+        ("li lks links linke linker linkes", "re rts rechts rechte rechter rechtes"),
+        ("gauche", "droit droite"),
+        ("sin sinister sinistra sinistro sx", "dext dexter dextra destra destro dx"),
+        ("izq izquierda izquierdo", "derecha derecho"),
+    ],
+)
+def test_sides_are_said_in_every_language(lefts, rights):
+    assert {sides(f"Parotis {word}") for word in lefts.split()} == {frozenset({LEFT})}
+    assert {sides(f"Parotis {word}") for word in rights.split()} == {frozenset({RIGHT})}

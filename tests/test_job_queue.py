@@ -384,3 +384,36 @@ def test_a_structure_set_brings_its_organs_times_remarks_and_deliveries(queue):
 def test_a_structure_set_without_destination_is_a_mistake_of_the_caller():
     with pytest.raises(ValueError, match="destination"):
         SegmentedResult(model_name="", model_version="", model_digest="", destinations=(), objects=())
+
+
+def test_a_late_image_goes_to_the_job_that_receives_and_not_to_an_older_one_that_is_discarded(queue):
+    first = received(queue)
+    queue.cancel(first, "not wanted")
+    again = queue.job_for_instance(image(1))
+    assert again != first
+    assert queue.add_instance(again, image(1))
+
+    assert queue.place("1.2.3", "1.2.3.9", "CT1", "OARLOCK").receiving == again
+    assert queue.job_for_instance(image(9)) == again
+
+
+def test_other_bytes_under_a_uid_are_not_counted_as_stored(queue):
+    job = received(queue)
+    assert queue.add_instance(job, image(1))
+    assert not queue.add_instance(job, image(1, content=b"other"))
+
+
+def test_what_a_job_waited_for_ends_with_its_wait(queue):
+    job = received(queue)
+    queue.awaits(job, "2 of 40 images")
+    queue.complete(job, "no image for 60 s")
+    assert queue.job(job).awaits is None
+
+
+def test_no_wait_of_before_holds_a_job_up_that_received_again(queue, clock):
+    job = claimed(queue)
+    queue.requeue(job, "worker-1", clock.now + timedelta(minutes=15), "passing")
+    assert queue.job_for_instance(image(9)) == job
+    assert queue.add_instance(job, image(9))
+    queue.complete(job, "no image for 60 s")
+    assert queue.claim("worker-1", 60) is not None

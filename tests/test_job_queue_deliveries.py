@@ -7,16 +7,7 @@ import pytest
 
 from daemon.errors import IllegalTransition, NoSuchJob, StaleJob
 from daemon.jobs import DeliveryState, JobState
-from tests.job_rows import (
-    claimed,
-    delivered,
-    fail_next,
-    image,
-    queued,
-    received,
-    segmented,
-    send_next,
-)
+from tests.job_rows import claimed, delivered, fail_next, image, queued, received, segmented, send_next
 
 
 def path_of(queue, job):
@@ -308,3 +299,28 @@ def test_a_job_given_back_by_a_stopping_worker_has_lost_no_attempt(queue):
     queue.give_back(job, "worker-1", "the worker stops")
     assert (queue.job(job).state, queue.job(job).attempts) == (JobState.QUEUED, 0)
     assert queue.claim("worker-2", 60).attempts == 1
+
+
+def test_a_try_that_fails_after_its_delivery_was_cancelled_leaves_it_cancelled(queue, clock):
+    job = segmented(queue)
+    delivery, _ = queue.claim_delivery("worker-1", 60)
+    queue.cancel(job, "wrong patient")
+    with pytest.raises(StaleJob):
+        queue.delivery_again(delivery.id, clock.now + timedelta(minutes=1), "connection", None, "refused")
+    assert [each.state for each in queue.deliveries(job)] == [DeliveryState.CANCELLED]
+    assert queue.retry(job) is JobState.SEGMENTED
+
+
+def test_a_delivery_that_succeeds_after_a_failure_has_no_failure_kind(queue, clock):
+    job = segmented(queue)
+    delivery, _ = queue.claim_delivery("worker-1", 60)
+    queue.delivery_again(delivery.id, clock.now, "connection", None, "refused")
+    send_next(queue)
+    assert queue.deliveries(job)[0].failure_kind is None
+
+
+def test_a_delivery_under_way_is_not_put_off(queue, clock):
+    segmented(queue, "TPS", series="1.1")
+    segmented(queue, "TPS", series="1.2")
+    assert queue.claim_delivery("worker-1", 60)
+    assert queue.postpone_destination("TPS", clock.now + timedelta(minutes=5)) == 1

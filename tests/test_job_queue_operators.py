@@ -10,10 +10,21 @@ from alembic.config import Config as AlembicConfig
 
 from daemon import migrations
 from daemon.errors import IllegalTransition, StaleJob
-from daemon.job_queue import migrate
+from daemon.job_queue import SegmentedResult, migrate
 from daemon.job_queue_engine import sqlite_engine
 from daemon.jobs import DeliveryState, JobState
-from tests.job_rows import DOUBT, delivered, held, image, queue_in, segmented, send_next, url_in
+from tests.job_rows import (
+    DOUBT,
+    claimed,
+    delivered,
+    held,
+    image,
+    queue_in,
+    result,
+    segmented,
+    send_next,
+    url_in,
+)
 
 
 def test_nothing_of_a_held_job_is_sent_and_its_row_says_why(queue):
@@ -199,3 +210,12 @@ def test_results_from_before_there_were_several_are_still_delivered(tmp_path, cl
     ((item, stored),) = queue.delivery_items(claim[0].id)
     assert (item.sent_at, stored.sha256, stored.sop_instance_uid) == (None, "abc", uid)
     queue.close()
+
+
+def test_the_doubt_is_told_again_and_not_a_remark(queue):
+    job = claimed(queue)
+    values = vars(result()) | {"held": DOUBT, "remarks": ["1 localizer left out"]}
+    queue.segmented(job, "worker-1", SegmentedResult(**values))
+    queue.refuse(job, "by an operator")
+    assert queue.retry(job) is JobState.HELD
+    assert queue.job(job).reason == DOUBT

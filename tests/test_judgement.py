@@ -3,9 +3,11 @@
 import pytest
 
 from daemon.jobs import JobState
-from daemon.judgement import doubts, hold_reason
+from daemon.judgement import doubts, hold_reason, judge
 from model.findings import Finding, Severity
 from tests.peers import ReceivingPeer
+from tests.phantom import make_grid
+from tests.structure_set_samples import ct_volume, organ_masks
 from tests.workplace import Workplace
 
 WARNING = Finding("volume-unusual", Severity.WARNING, "Eye_L", "14 cm³; usual are 6 to 11")
@@ -54,3 +56,10 @@ def test_a_phantom_is_held_until_somebody_releases_it(tmp_path):
         assert workplace.job(job).state is JobState.DELIVERED
         workplace.queue.close()
     assert len(tps.received) == 1
+
+
+def test_what_the_network_doubts_and_leaves_out_is_judged_too():
+    grid = make_grid()
+    found = judge(ct_volume(grid), organ_masks(grid), None, {"Brain": 0.6}, {"Parotid_L": 0.3})
+    told = {(each.code, each.structure) for each in found}
+    assert {("uncertain-organ", "Brain"), ("parts-left-out", "Parotid_L")} <= told

@@ -10,7 +10,7 @@ import pytest
 from model.findings import Finding, Severity, gravest
 from model.geometry import Mask, SliceGrid
 from model.organ_measures import measure_organ, measure_organs
-from model.plausibility import ABOVE, ANCHORS, IN_FRONT, LEAST_CONFIDENCE, check_plausibility
+from model.plausibility import ABOVE, ANCHORS, IN_FRONT, LEAST_CONFIDENCE, MIDLINE, check_plausibility
 from model.reference_ranges import Range, ReferenceRanges
 from model.structures import STRUCTURES
 from tests.anatomy import average_anatomy
@@ -315,3 +315,38 @@ def test_ranges_outside_which_nothing_is_expected() -> None:
     usual = Range(1.0, 2.0, 9)
     inside: Callable[[float], bool] = usual.__contains__
     assert [inside(value) for value in (0.99, 1.0, 2.0, 2.01)] == [False, True, True, False]
+
+
+@pytest.mark.parametrize("middle", MIDLINE)
+def test_whatever_was_found_of_the_midline_tells_the_side(middle):
+    masks, grid = anatomy()
+    found = check_plausibility({middle: masks[middle], "Cochlea_L": masks["Cochlea_R"]}, grid, None)
+    assert ("wrong-side", "Cochlea_L", Severity.HOLD) in {(f.code, f.structure, f.severity) for f in found}
+
+
+def test_no_fact_about_places_is_lost():
+    assert {front for front, _ in IN_FRONT} == {
+        f"{stem}_{side}"
+        for stem in ("Eye", "Lens", "OpticNrv", "Glnd_Lacrimal", "Glnd_Submand")
+        for side in "LR"
+    } | {"Bone_Mandible"}
+    assert len(IN_FRONT) == 8 + 3 + 2 + 2 + 2 + 2
+    assert len(ABOVE) == 3 + 4 + 2 + 4
+
+
+def test_a_canal_that_leaves_the_image_may_still_be_too_thin():
+    full = anatomy()[0]["SpinalCanal"].full()
+    thin = np.zeros_like(full)
+    for index in np.flatnonzero(full.any(axis=(1, 2))):
+        inside = np.argwhere(full[index])
+        middle = inside[len(inside) // 2]
+        thin[index, middle[0], middle[1]] = True
+    assert ("organ-too-small", "SpinalCanal", Severity.HOLD) in judged({"SpinalCanal": Mask.from_full(thin)})
+
+
+def test_a_lung_at_the_side_of_the_image_is_warned_about():
+    _, grid = anatomy()
+    full = np.zeros(grid.shape, bool)
+    full[5:20, 100:120, :20] = True
+    found = {f.code: f for f in check_plausibility({"SpinalCanal": Mask.from_full(full)}, grid, None)}
+    assert found["organ-cut-off"].severity is Severity.WARNING

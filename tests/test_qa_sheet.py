@@ -15,9 +15,11 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from daemon import qa_sheet
 from daemon.qa_sheet import QASheet, _compose, build_qa_sheet
 from daemon.qa_sheet_table import rows_of
 from daemon.qa_sheet_words import drawable, shortened, width_points, wrapped
+from daemon.result_building import Contoured
 from daemon.structure_template import ROI, apply_template, template_of
 from daemon.template_file import load_template
 from model.ct import CTVolume
@@ -25,7 +27,7 @@ from model.findings import Finding, Severity
 from model.geometry import Mask
 from model.structures import STRUCTURES, structure
 from tests.phantom import make_grid
-from tests.structure_set_samples import IDENTITY, MODEL, NOT_FOUND, ct_header, ct_volume, organ_masks
+from tests.structure_set_samples import IDENTITY, MODEL, NOT_FOUND, ct_header, ct_volume, organ_masks, rois_of
 
 GRID = make_grid(size=(64, 60), pixel_spacing_mm=(3.5, 3.0), offsets_mm=np.arange(-100, 101, 2.5))
 MASKS = organ_masks(GRID)
@@ -349,3 +351,16 @@ def test_neither_file_says_when_it_was_drawn():
     for word in (b"CreationDate", b"ModDate", b"matplotlib", b"Software"):
         assert word not in sheet().pdf
         assert word not in sheet().png
+
+
+def test_the_sheet_is_drawn_with_the_findings_and_the_usual_volumes(monkeypatch):
+    grid, seen = make_grid(), {}
+    monkeypatch.setattr(qa_sheet, "build_qa_sheet", lambda *_args, **words: seen.update(words))
+    findings, usual = [Finding("wrong-side", Severity.HOLD, "Brain", "expected")], {"Brain": (900.0, 1700.0)}
+
+    contoured = Contoured(
+        ct_volume(grid), rois_of(organ_masks(grid), grid), findings, (), MODEL, IDENTITY, usual
+    )
+    assert contoured.qa_sheet is None
+
+    assert seen == {"identify": True, "findings": findings, "ranges": usual}

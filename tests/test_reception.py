@@ -615,3 +615,45 @@ def test_nothing_that_is_logged_about_an_instance_names_the_patient(bench):
 
     assert {"instance_stored", "instance_known", "instance_refused"} == {line["event"] for line in logged}
     assert not any(secret in str(logged) for secret in ("Müller", "P-4711", "A-17"))
+
+
+def test_an_image_that_changes_its_job_keeps_the_new_one_waiting(bench, monkeypatch):
+    bench.completeness.association_opened(1)
+    bench.store(ct_instance(SERIES, 1))
+    add, moved = bench.queue.add_instance, []
+
+    def claimed_meanwhile(job, incoming):
+        if not moved:
+            moved.append(job)
+            bench.queue.complete(job, "by an operator")
+            bench.queue.claim("w", 60)
+        return add(job, incoming)
+
+    monkeypatch.setattr(bench.queue, "add_instance", claimed_meanwhile)
+    assert bench.store(ct_instance(SERIES, 2)).status == 0
+    bench.clock.forward(seconds=5)
+    assert bench.completeness.tick() == 0
+    bench.completeness.association_closed(1)
+    assert bench.completeness.tick() == 1
+
+
+def test_an_image_of_exactly_the_limit_is_taken(bench):
+    from daemon.reception import Reception
+
+    one = ct_instance(SERIES, 1)
+    bench.reception = Reception(bench.queue, bench.spool, bench.completeness, len(one.dataset_bytes))
+    assert bench.store(one).status == 0
+
+
+def test_an_image_sent_again_keeps_its_series_waiting(bench):
+    bench.store(ct_instance(SERIES, 1))
+    bench.completeness.association_opened(1)
+    assert bench.store(ct_instance(SERIES, 1)).status == 0
+    bench.clock.forward(seconds=5)
+    assert bench.completeness.tick() == 0
+    bench.completeness.association_closed(1)
+    assert bench.completeness.tick() == 1
+
+
+def test_an_image_with_an_empty_modality_is_taken(bench):
+    assert bench.store(ct_instance(SERIES, 1, Modality="")).status == 0

@@ -7,6 +7,7 @@ import stat
 from contextlib import closing
 
 import pytest
+from pydicom import dcmread
 
 from daemon import result_building
 from daemon.errors import CannotStart, OutputRejected
@@ -339,3 +340,42 @@ def test_of_two_revisions_without_results_the_later_is_contoured_with_the_images
         assert str(later.id) in str(queue.job(rejected.id).reason)
         assert [job.id for job in queue.receiving_jobs()] == [later.id]
         assert len(queue.images(later.id)) == 1 + len(others)
+
+
+def test_results_take_the_route_of_the_title_that_was_called(tmp_path):
+    workplace = Workplace(tmp_path, ports={"tps": 11112})
+    job = workplace.segmented()
+    for path in workplace.spool.instance_paths(job):
+        image = dcmread(path)
+        image.file_meta.ReceivingApplicationEntityTitle = "SECOND"
+        image.save_as(path)
+    workplace.queue.close()
+    lose_job_table(tmp_path)
+    tps = {"ae_title": "RECEIVER", "host": "127.0.0.1", "port": 11112}
+    routes = [{"called_ae_title": "SECOND", "destinations": ["tps"]}, {"destinations": ["other"]}]
+    destinations = [{"name": "tps", **tps}, {"name": "other", **tps, "port": 11113}]
+
+    queue, _ = recovered_in(tmp_path, routes=routes, destinations=destinations)
+
+    with closing(queue):
+        assert queue.job(job).state is JobState.HELD
+        assert [each.destination for each in queue.deliveries(job)] == ["tps"]
+
+
+def test_a_later_revision_that_is_rejected_ends_no_earlier_one(tmp_path):
+    with receiving_node(tmp_path, series={"quiet_seconds": 3600}) as node:
+        *others, last = write_series(tmp_path / "ct")
+        send(others, port=node.port, calling="CT1", called="OARLOCK")
+        (first,) = node.queue.receiving_jobs()
+        node.queue.images_missing(first.id, "20 of 21 images")
+        send([last], port=node.port, calling="CT1", called="OARLOCK")
+        (later,) = node.queue.receiving_jobs()
+        spool = node.spool
+        spool.store_result(later.id, b"of which nobody knows what became", "structure_set.dcm")
+    lose_job_table(tmp_path)
+
+    queue, _ = recovered_in(tmp_path)
+
+    with closing(queue):
+        assert queue.job(later.id).state is JobState.REJECTED
+        assert queue.job(first.id).state is JobState.RECEIVING

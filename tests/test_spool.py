@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
+import psutil
 import pytest
 
 from daemon import spool_files
@@ -347,3 +348,79 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path):
         assert not list(tmp_path.rglob("*.part"))
         assert all(job.instance_count == len(queue.instances(job.id)) for job in queue.jobs())
         queue.close()
+
+
+@pytest.fixture
+def done(spool, monkeypatch):
+    """Every sync by the name of its file or folder, and every change of a name, in their order."""
+    store_image(spool, 1, "1.1", b"the folders are there now")
+    store_image(spool, 2, "1.1", b"the folders are there now")
+    set_aside(spool, 1, b"likewise")
+    told, sync, link, replace = [], os.fsync, Path.hardlink_to, Path.replace
+
+    def name(fd):
+        path = Path(f"/proc/self/fd/{fd}").readlink()
+        return path.suffix or path.name
+
+    monkeypatch.setattr(os, "fsync", lambda fd: (told.append(name(fd)), sync(fd)))
+    monkeypatch.setattr(Path, "hardlink_to", lambda path, part: (told.append("link"), link(path, part)))
+    monkeypatch.setattr(Path, "replace", lambda path, to: (told.append("replace"), replace(path, to))[1])
+    return told
+
+
+def arrived(spool, content):
+    arrival = spool.arrive()
+    arrival.write(content)
+    return arrival
+
+
+@pytest.mark.parametrize(
+    ("act", "expected"),
+    [
+        (lambda s: s.restore(1, "1.1", arrived(s, b"image")), [".part", "replace", "images"]),
+        (lambda s: set_aside(s, 1, b"other"), [".part", "link", "set_aside"]),
+        (lambda s: s.store_result(1, b"result"), [".part", "replace", "00000001"]),
+        (lambda s: s.move_instance("1.9", 1, 2), ["link", "images", "images"]),
+        (lambda s: s.purge(2), ["jobs"]),
+    ],
+    ids=["restore", "set_aside", "store_result", "move", "purge"],
+)
+def test_every_change_is_synced_in_its_order(spool, done, act, expected):
+    store_image(spool, 1, "1.9", b"to be moved")
+    spool.store_result(1, b"first")
+    done.clear()
+    act(spool)
+    assert done[-len(expected) :] == expected
+
+
+def test_an_image_is_not_moved_over_other_bytes(spool):
+    source, target = store_image(spool, 1, UID, b"image"), store_image(spool, 2, UID, b"other")
+    with pytest.raises(InstanceConflict):
+        spool.move_instance(UID, 1, 2)
+    assert (source.read_bytes(), target.read_bytes()) == (b"image", b"other")
+
+
+def test_what_was_half_set_aside_goes(spool):
+    set_aside(spool, 1, b"other")
+    half = spool._root / "jobs/00000001/set_aside/half.part"
+    half.write_bytes(b"half")
+    assert spool.reconcile({1: set()}.get) == [half]
+
+
+def test_what_a_damaged_list_of_results_says_is_nothing(spool):
+    spool.mark_checked(1, {"a": "b"})
+    spool.result_path(1, "results.sha256").write_bytes(b"\xff\xfe")
+    assert spool.checked(1) == {}
+
+
+def test_a_short_write_is_continued(spool, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, chunk: write(fd, bytes(chunk[:7])))
+    assert store_image(spool, 1, UID, b"0123456789" * 10).read_bytes() == b"0123456789" * 10
+
+
+def test_an_arrival_leaves_no_descriptor(spool):
+    before = psutil.Process().num_fds()
+    for n in range(5):
+        store_image(spool, 1, f"1.{n}", b"x")
+    assert psutil.Process().num_fds() == before

@@ -561,3 +561,25 @@ def test_plastimatch_finds_the_organs_where_they_are(series, tmp_path):
         ours = mask.full()
         dice = 2 * (theirs & ours).sum() / (theirs.sum() + ours.sum())
         assert dice >= 0.99, name
+
+
+def test_one_long_doubt_is_named():
+    grid = make_grid()
+    rois = rois_of(organ_masks(grid), grid)
+    made = build_structure_set(ct_volume(grid), rois, IDENTITY, MODEL, doubts=("Parotid_L",))
+    assert made.SeriesDescription == "CHECK: Parotid_L - NEEDS REVIEW"
+    many = ("Glnd_Lacrimal_L", "Glnd_Lacrimal_R", "Glnd_Submand_L", "Glnd_Submand_R")
+    assert (
+        "Glnd_Lacrimal_L"
+        in build_structure_set(ct_volume(grid), rois, IDENTITY, MODEL, doubts=many).SeriesDescription
+    )
+
+
+def test_a_shortened_structure_keeps_its_remark():
+    grid = make_grid()
+    rois = [
+        replace(each, name=f"{each.name}_of_this_hospital", remark="reaches the image's end")
+        for each in rois_of(organ_masks(grid), grid)
+    ]
+    made = build_structure_set(ct_volume(grid), rois, IDENTITY, MODEL)
+    assert all("reaches the image's end" in each.ROIDescription for each in made.StructureSetROISequence)

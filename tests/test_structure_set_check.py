@@ -474,3 +474,62 @@ def test_findings_name_no_patient(path):
     found = findings(path)
     assert "PatientID" in found
     assert not any(word in found.casefold() for word in ("secret", "doe", "p1"))
+
+
+def test_below_its_slice_is_off_it_too(path):
+    dataset = dcmread(path)
+    move(contour(dataset), (0, 0, -0.05))
+    dataset.save_as(path)
+    with pytest.raises(OutputRejected, match=r"lies 0\.05 mm off the plane"):
+        check(path)
+
+
+def test_as_many_points_as_the_destination_takes_pass(path):
+    few, rois = replace(GENERIC, name="few", max_points=40), rois_of(MASKS, GRID)
+    assert check_structure_set(written(path, rois, few), VOLUME, rois, IDENTITY, few)
+    dataset = dcmread(path)
+    longest = max(
+        each.NumberOfContourPoints
+        for roi in dataset.ROIContourSequence
+        for each in roi.get("ContourSequence", ())
+    )
+    assert longest == 40
+
+
+def test_two_holes_that_are_nested_are_refused(path):
+    keyhole = replace(GENERIC, name="keyhole", holes=HoleStyle.KEYHOLE)
+    full = np.zeros(GRID.shape, dtype=bool)
+    full[10, 21:81, 21:61] = True
+    full[10, 25:45, 31:51] = full[10, 55:75, 31:51] = False
+    mask = Mask.from_full(full)
+    rois = [replace(rois_of(MASKS, GRID)[0], mask=mask, contours=trace(mask))]
+    with pytest.raises(OutputRejected, match="Brain: a contour lies inside another"):
+        check_structure_set(written(path, rois, keyhole), VOLUME, rois, IDENTITY, keyhole)
+
+
+def test_an_organ_of_some_cm3_counts_as_large(path):
+    full = np.zeros(GRID.shape, dtype=bool)
+    full[10:15, 40:52, 40:47] = True
+    mask, worn = Mask.from_full(full), full.copy()
+    worn[tuple(np.argwhere(full)[::25].T)] = False
+    roi = next(each for each in rois_of(MASKS, GRID) if each.name == "Parotid_L")
+    rois = [replace(roi, mask=mask, contours=trace(Mask.from_full(worn)))]
+    assert 1 < mask.volume_cm3(GRID) < 10
+    with pytest.raises(OutputRejected, match=r"Dice 0\.9.* < 0\.99"):
+        check_structure_set(written(path, rois), VOLUME, rois, IDENTITY)
+
+
+def test_the_edge_of_the_image_is_by_rows_and_columns(path):
+    full = np.zeros(GRID.shape, dtype=bool)
+    full[10:12] = True
+    mask = Mask.from_full(full)
+    rois = [replace(rois_of(MASKS, GRID)[0], mask=mask, contours=trace(mask))]
+    (summary,) = check_structure_set(written(path, rois), VOLUME, rois, IDENTITY)
+    assert summary.dice == 1
+
+    beyond = [
+        Contour(each.slice_index, each.points + (each.points[:, :1] > 119) * (1.0, 0)) for each in trace(mask)
+    ]
+    rois = [replace(rois[0], contours=beyond)]
+    with pytest.raises(OutputRejected, match="leaves the image"):
+        check_structure_set(written(path, rois), VOLUME, rois, IDENTITY)
