@@ -12,6 +12,7 @@ from daemon.errors import (
     CannotStart,
     ConfigError,
     IllegalTransition,
+    ImagesUnread,
     NoSuchJob,
     OutputRejected,
     StaleJob,
@@ -29,6 +30,7 @@ WRONG_USE = 2
 _KNOWN_FAILURES = (
     BundleError,
     CannotStart,
+    ImagesUnread,
     IllegalTransition,
     NoSuchJob,
     OutputRejected,

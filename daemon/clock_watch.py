@@ -23,13 +23,21 @@ class ClockWatch:
     ----------
     elapsed
         Seconds since any point in time.
+    last_known
+        A time at which the clock was believed; what has passed since then is not at once.
     """
 
-    def __init__(self, clock: Callable[[], datetime], elapsed: Callable[[], float] = boot_time) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], datetime],
+        elapsed: Callable[[], float] = boot_time,
+        last_known: datetime | None = None,
+    ) -> None:
         self._clock = clock
         self._elapsed = elapsed
         self._offset = self._now_offset()
-        self._ahead, self._ahead_since = timedelta(0), 0.0
+        self._ahead = max(timedelta(0), clock() - last_known) if last_known else timedelta(0)
+        self._ahead_since = elapsed()
 
     def jump(self) -> timedelta:
         """How far the clock was set, forward or (negative) back; 0 where it was not.

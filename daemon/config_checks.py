@@ -12,9 +12,17 @@ from daemon.database_url import sqlite_file
 
 Problem = tuple[Location, str]
 
-# A disk that is full, or that the system made read-only after a fault, is no mistake in the configuration: it must
-# not keep an administrator from `oarlock jobs`, nor a service from trying again.
-_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+# All else, such as a disk that is full, has a fault or was made read-only after one, is no mistake in the
+# configuration: it must not keep an administrator from `oarlock jobs`, nor a service from trying again.
+_MISTAKES = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+}
 
 _ONE_IS_ENOUGH = {"peers": "; put the hosts of both into one"}
 
@@ -91,7 +99,6 @@ def _refusal(folder: Path) -> str | None:
         with tempfile.TemporaryFile(dir=present) as probe:
             probe.write(b"oarlock")
     except OSError as error:
-        if error.errno in _PASSING:
-            return None
-        return f"cannot write in {present}: {error.strerror}"
+        if error.errno in _MISTAKES:
+            return f"cannot write in {present}: {error.strerror}"
     return None

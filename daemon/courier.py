@@ -201,10 +201,10 @@ class Courier:
         destination = config.destination(delivery.destination)
         if destination is None:
             detail = (
-                f"no longer configured; add [[destinations]] with this name and run "
-                f"`oarlock retry {delivery.job_id}`"
+                f"no longer configured; add [[destinations]] with this name, or give it up with "
+                f"`oarlock cancel {delivery.job_id}`"
             )
-            raise _Undelivered(OwnFailure.UNCONFIGURED, detail, passing=False)
+            raise _Undelivered(OwnFailure.UNCONFIGURED, detail, passing=True)
         return destination
 
     def _failed(

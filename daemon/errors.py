@@ -45,6 +45,18 @@ class StorageFull(Exception):  # noqa: N818 -- likewise
     """The operator must make room: the spool's file system is below its watermark or refused a write."""
 
 
+class ImagesUnread(Exception):  # noqa: N818 -- likewise
+    """The operator must look after the disk: images that were stored are gone, or cannot be read now.
+
+    That says nothing about whether they are suitable.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        self.are_gone = isinstance(error, FileNotFoundError)
+        where = f"{error.filename}: " if error.filename else "an image: "
+        super().__init__(f"{where}{error.strerror}")
+
+
 class OutputRejected(Exception):  # noqa: N818 -- likewise
     """The programmer must look: a structure set did not survive its own check and must not be sent."""
 

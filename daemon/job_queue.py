@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import Engine, Select, select
+from sqlalchemy import Engine, Select, func, select
 
 from daemon import job_queue_arrivals as arrivals
 from daemon import job_queue_clock as times
@@ -23,7 +23,7 @@ from daemon.job_queue_audit import AuditRow, trail
 from daemon.job_queue_committing import CommitmentAnswer
 from daemon.job_queue_engine import Transactions, forget_journal, migrate, sqlite_engine
 from daemon.job_queue_looking import head_revision, schema_revision
-from daemon.job_queue_rows import Base, Commitment, Delivery, DeliveryItem, Instance, Job, Result
+from daemon.job_queue_rows import Base, Commitment, Delivery, DeliveryItem, Instance, Job, JobEvent, Result
 from daemon.job_queue_state import get, move, move_held, refusal, remark, stale
 from daemon.job_queue_values import (
     FindingResult,
@@ -506,6 +506,11 @@ class JobQueue:
         """Cut leases and waits that reach further than any may: a clock set back while nothing ran."""
         with self._writing() as session:
             times.cut_times(session, self._clock())
+
+    def last_event_at(self) -> datetime | None:
+        """When the history was last written, by the clock of then; None where there is none."""
+        with self._reading() as session:
+            return session.scalar(select(func.max(JobEvent.at)))
 
     # Retention
 

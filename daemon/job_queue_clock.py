@@ -32,6 +32,8 @@ def clock_was_set(session: Session, now: datetime) -> None:
 def cut_times(session: Session, now: datetime) -> None:
     """Cut leases and waits to the longest there are; changes nothing where the clock was not set back."""
     lease_end, wait_end = now + LONGEST_LEASE, now + LONGEST_WAIT
+    fed = update(Job).where(Job.last_instance_at > now)
+    session.execute(fed.values(last_instance_at=now), execution_options=_UNCHANGED)
     leased = update(Job).where(Job.state == JobState.SEGMENTING, Job.lease_expires_at > lease_end)
     session.execute(leased.values(lease_expires_at=lease_end), execution_options=_UNCHANGED)
     waiting = update(Job).where(Job.state == JobState.QUEUED, Job.not_before > wait_end)

@@ -9,7 +9,7 @@ from threading import Event
 import structlog
 
 from daemon.config import Config, Route
-from daemon.errors import OutputRejected, StaleJob, StorageFull
+from daemon.errors import ImagesUnread, OutputRejected, StaleJob, StorageFull
 from daemon.failure_words import call_path, describe, is_cuda_fault, without_patient
 from daemon.job_queue import FindingResult, JobQueue, SegmentedResult, StoredObject, StructureResult
 from daemon.job_queue_rows import Job
@@ -38,6 +38,8 @@ class RunnerReason(StrEnum):
     """Reason codes of jobs that failed here."""
 
     OUTPUT_REJECTED = "output-rejected"
+    IMAGE_MISSING = "image-missing"
+    """A file that the table knows is not in the spool, be it another node's or older than the table."""
 
 
 class DeviceBroken(Exception):  # noqa: N818 -- says what holds
@@ -154,6 +156,8 @@ class JobRunner:
             log.critical("job_failed", code=RunnerReason.OUTPUT_REJECTED, findings=len(refusal.findings))
         except (StaleJob, StorageFull):
             raise
+        except ImagesUnread as error:
+            self._unread(job, error)
         except Exception as error:  # noqa: BLE001 -- here a job ends, and the next one must go on
             self._requeue(job, error)
         else:
@@ -216,6 +220,23 @@ class JobRunner:
         return ResultIdentity(
             job.result_sop_instance_uid, job.result_series_instance_uid, min(claims).astimezone()
         )
+
+    def _unread(self, job: Job, error: ImagesUnread) -> None:
+        """Tell images that our own disk does not give back from images that are unsuitable.
+
+        Raises
+        ------
+        StorageFull
+            The disk does not give them now: the job waits, as it does for room.
+        """
+        if not error.are_gone:
+            raise StorageFull(f"cannot read {error}") from error
+        reason = (
+            f"{error}; restore it and run `oarlock retry {job.id}`, or `oarlock cancel {job.id}`, "
+            f"`oarlock erase {job.id}`, and send the series again"
+        )
+        self._queue.fail(job.id, self._owner, RunnerReason.IMAGE_MISSING, reason)
+        log.critical("job_failed", code=RunnerReason.IMAGE_MISSING)
 
     def _requeue(self, job: Job, error: Exception) -> None:
         """Let a failure that may pass be tried again; the queue fails the job when its attempts are used up."""

@@ -1,6 +1,8 @@
 """What may be purged and forgotten, and when: finished jobs after their days, earlier if room is short."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 
 import structlog
@@ -19,9 +21,14 @@ _log = structlog.get_logger(__name__)
 
 
 def purge_old(
-    queue: JobQueue, spool: Spool, now: datetime, retention_days: float, failed_days: float = 0
+    queue: JobQueue,
+    spool: Spool,
+    now: datetime,
+    retention_days: float,
+    failed_days: float = 0,
+    may_go_on: Callable[[], bool] = lambda: True,
 ) -> int:
-    """Purge what is due and return how many jobs that were.
+    """Purge what is due, as long as this may go on, and return how many jobs that were.
 
     Delivered, rejected and cancelled jobs go after `retention_days` in that state.
     A failed one was to be delivered and was not: it stays until somebody retries or cancels it, or for
@@ -30,13 +37,13 @@ def purge_old(
     a listener that must refuse images harms more than a copy that is missing, since the images are in the
     archive that sent them and the structure set is at its destinations.
     """
-    _finish_purging(queue, spool)
+    _finish_purging(queue, spool, may_go_on)
     aged = queue.purgeable(now - timedelta(days=retention_days), DECIDED)
     if failed_days:
         aged += queue.purgeable(now - timedelta(days=failed_days), {JobState.FAILED})
-    purged = sum(_purge(queue, spool, job) for job in aged)
+    purged = sum(_purge(queue, spool, job) for job in takewhile(lambda _: may_go_on(), aged))
     if not spool.has_room():
-        purged += _make_room(queue, spool, now)
+        purged += _make_room(queue, spool, now, may_go_on)
     return purged
 
 
@@ -93,9 +100,11 @@ def erase(queue: JobQueue, spool: Spool, job_id: int, detail: str) -> None:
     _log.info("job_erased", job=job_id, was=str(job.state))
 
 
-def _make_room(queue: JobQueue, spool: Spool, now: datetime) -> int:
+def _make_room(queue: JobQueue, spool: Spool, now: datetime, may_go_on: Callable[[], bool]) -> int:
     purged = 0
     for job in queue.purgeable(now, {JobState.DELIVERED}):
+        if not may_go_on():
+            return purged
         purged += _purge(queue, spool, job, "files removed to make room")
         if spool.has_room():
             return purged
@@ -114,9 +123,9 @@ def _purge(
     return True
 
 
-def _finish_purging(queue: JobQueue, spool: Spool) -> None:
+def _finish_purging(queue: JobQueue, spool: Spool, may_go_on: Callable[[], bool]) -> None:
     """Remove the files of jobs that are purged in the table, of which a crash or a full disk left some."""
-    for job_id in spool.job_numbers():
+    for job_id in takewhile(lambda _: may_go_on(), spool.job_numbers()):
         if not queue.is_purged(job_id):
             continue
         try:

@@ -56,6 +56,7 @@ def listen(config: Config) -> None:
         log.warning("peer_host_unknown", host=host, consequence="nobody is let in by this name")
     spool = _prepared_spool(config)
     with alone(config.storage.root), closing(open_queue(config.database.url, utc_now)) as queue:
+        queue.cut_times()
         if tidied := spool.reconcile(queue.instance_uids):
             log.warning("spool_tidied", files=len(tidied), kept_in="unclaimed, but for what was half-written")
         query = SeriesQuery(config)

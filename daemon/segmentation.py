@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from daemon.errors import ImagesUnread
 from daemon.judgement import Policy, doubts, judge
 from daemon.result_building import Contoured, Store, StoredFile, build, can_be_made, not_made
 from daemon.result_header import ModelIdentity, ResultIdentity, unlike_identifiers
@@ -149,12 +150,17 @@ def contour_series(
     ------
     SeriesUnsuitable
         The files make no volume or one that is too large, or nothing that could be written was found in it.
+    ImagesUnread
+        A file is gone or cannot be read.
     OutputRejected
         The structure set failed its check; it is on disk and must not be sent.
     """
     enter = _StageClock(progress)
     enter("load", 0.0)
-    volume = read_series(paths, partial(enter, "load"), before_pixels=segmenter.require_memory)
+    try:
+        volume = read_series(paths, partial(enter, "load"), before_pixels=segmenter.require_memory)
+    except OSError as error:
+        raise ImagesUnread(error) from error
     found = segmenter.segment(volume, enter)
     organs = template.organs
     masks = _requested(found.masks, organs, volume)

@@ -34,6 +34,8 @@ CLAIM_SECONDS = 0.25
 """How often a job is looked for; it comes from another process, which cannot call."""
 EXPIRY_SECONDS = 10.0
 RETENTION_SECONDS = 600.0
+TIDYING_SECONDS = 10.0
+"""Of a tick for what is to be purged: a supervisor hears nothing meanwhile."""
 STALLED_SECONDS = 1800.0
 """Without any progress for so long a thread hangs; a slow CPU reports more often, a delivery ends sooner."""
 DRAIN_SECONDS = 1200.0
@@ -73,7 +75,7 @@ class Worker:
         self._spool = spool
         self._settings = settings
         self._clock = clock
-        self._watch = watch or ClockWatch(clock)
+        self._watch = watch or ClockWatch(clock, last_known=queue.last_event_at())
         self._drain_seconds = drain_seconds
         self._courier = Courier(queue, spool, settings, clock, owner, jitter, timeouts)
         self._commitments = CommitmentReporter(queue, spool, settings, clock, jitter)
@@ -124,12 +126,25 @@ class Worker:
                     _tell_released(job)
             if now >= self._next_retention:
                 self._next_retention = now + RETENTION_SECONDS
-                retention = self._settings().retention
-                cautious_now = self._watch.cautious_now()
-                purge_old(self._queue, self._spool, cautious_now, retention.days, retention.failed_days)
-                forget_old(self._queue, cautious_now, retention.identifiers_days)
+                self._tidy(until=now + TIDYING_SECONDS)
         except StorageFull as error:
             log.warning("tidying_postponed", reason=str(error))
+
+    def _tidy(self, until: float) -> None:
+        """Purge and forget what is due; of much only so much that the rest of the tick does not wait for it."""
+        retention = self._settings().retention
+        cautious_now = self._watch.cautious_now()
+        purge_old(
+            self._queue,
+            self._spool,
+            cautious_now,
+            retention.days,
+            retention.failed_days,
+            lambda: time.monotonic() < until,
+        )
+        forget_old(self._queue, cautious_now, retention.identifiers_days)
+        if time.monotonic() >= until:
+            self._next_retention = until
 
     def stop(self) -> None:
         """Finish the job and the deliveries under way; past the limit the job goes back to the queue at once.

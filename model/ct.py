@@ -132,6 +132,8 @@ def read_series(
     ------
     SeriesUnsuitable
         The files make no volume that could be contoured; also for whatever is wrong inside a file.
+    OSError
+        A file is gone or cannot be read.
     """
     report = progress or (lambda _share: None)
     headers, copies = _leave_out_copies([_unless_corrupt(slice_header, path, path) for path in paths])
@@ -184,12 +186,14 @@ def _ct_series_uid(path: Path) -> str | None:
 
 
 def _unless_corrupt(read: Callable[[_Argument], _Result], argument: _Argument, path: Path) -> _Result:
-    """Whatever goes wrong while reading a file is the file's fault, and said so."""
+    """Whatever is wrong in a file is the file's fault, and said so; that it cannot be had is the system's."""
     try:
         return read(argument)
-    except SeriesUnsuitable:
+    except (SeriesUnsuitable, MemoryError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # decoders raise some without a number
+            raise
         raise SeriesUnsuitable(
             ReasonCode.UNDECODABLE,
             f"{path.name} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:300]}); "

@@ -167,6 +167,30 @@ def test_a_clock_set_back_while_nothing_ran_is_made_up_for_at_the_next_start(que
     assert len(queue.release_expired()) == 1
 
 
+def test_a_series_that_came_while_the_clock_was_ahead_waits_no_longer_than_others(queue, time):
+    job = received(queue)
+    time.is_set(hours=-3)
+    queue.cut_times()
+
+    assert queue.job(job).last_instance_at == time.wall.now
+
+
+def test_a_clock_that_is_ahead_at_the_start_purges_nothing_for_a_day(queue, time, tmp_path):
+    spool = Spool(tmp_path, 0)
+    spool.prepare()
+    job = delivered(queue)
+    time.passes(60)
+    last_known = time.wall.now - timedelta(seconds=60)
+    time.is_set(hours=24 * 40)
+    watch = ClockWatch(time.wall, lambda: time.seconds, queue.last_event_at())
+    assert watch.cautious_now() == last_known
+    assert purge_old(queue, spool, watch.cautious_now(), 30) == 0
+
+    time.passes(BELIEVED_AFTER.total_seconds() + 1)
+    assert purge_old(queue, spool, watch.cautious_now(), 30) == 1
+    assert queue.job(job).state is JobState.PURGED
+
+
 def test_a_clock_that_runs_ahead_purges_nothing_for_a_day_and_nothing_if_it_is_set_right(
     queue, time, tmp_path
 ):

@@ -1,7 +1,9 @@
 """The configuration file: what it means, and that everything wrong with it is said at once and in place."""
 
+import errno
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -430,5 +432,15 @@ def test_values_are_frozen(tmp_path):
 def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path):
     path = tmp_path / "oarlock.toml"
     path.write_text(f'[storage]\nroot = "{tmp_path}"\n', encoding="utf-8-sig")
+
+    assert load_config(path, {}).storage.root == tmp_path
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_a_disk_with_a_fault_is_no_mistake_in_the_configuration(tmp_path, monkeypatch, number):
+    """A service that ended for one would not be started again."""
+    path = tmp_path / "oarlock.toml"
+    path.write_text(f'[storage]\nroot = "{tmp_path}"\n[node]\nae_title = "OARLOCK"\n')
+    monkeypatch.setattr("tempfile.TemporaryFile", Mock(side_effect=OSError(number, os.strerror(number))))
 
     assert load_config(path, {}).storage.root == tmp_path

@@ -165,16 +165,22 @@ def test_changed_configuration_counts_at_the_next_try(workplace):
     assert workplace.job(job).state is JobState.DELIVERED
 
 
-def test_destination_that_is_no_longer_configured_fails_at_once_with_what_to_do(workplace):
-    workplace.ports = {"old": free_port()}
-    job = workplace.segmented()
-    workplace.ports, workplace.routed = {"new": free_port()}, ["new"]
-    workplace.deliver_all_due()
+def test_destination_that_is_not_configured_for_a_while_gets_its_structure_sets_afterwards(workplace):
+    """As while its table is being moved within the file."""
+    with ReceivingPeer() as tps:
+        workplace.ports = {"old": tps.port}
+        job = workplace.segmented()
+        workplace.ports, workplace.routed = {"new": free_port()}, ["new"]
+        workplace.deliver_all_due()
 
-    row = workplace.delivery(job, "old")
-    assert (row.state, row.failure_kind) == (DeliveryState.FAILED, "unconfigured")
-    assert f"oarlock retry {job}" in str(row.detail)
-    assert workplace.job(job).state is JobState.FAILED
+        row = workplace.delivery(job, "old")
+        assert (row.state, row.failure_kind) == (DeliveryState.PENDING, "unconfigured")
+        assert "add [[destinations]] with this name" in str(row.detail)
+
+        workplace.ports, workplace.routed = {"old": tps.port}, ["old"]
+        workplace.clock.now = row.not_before
+        workplace.deliver_all_due()
+    assert workplace.job(job).state is JobState.DELIVERED
 
 
 def test_silent_destination_is_asked_for_one_job_and_not_for_each(workplace):

@@ -1,6 +1,9 @@
 """A queued job ends as a stored structure set or with its true reason, whatever happens on the way."""
 
+import errno
+import os
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
@@ -188,6 +191,53 @@ def test_a_disk_that_stays_full_uses_up_no_attempt_and_the_job_goes_on_when_ther
 
     assert troubles == []
     assert (workplace.job(job).state, workplace.job(job).attempts) == (JobState.SEGMENTED, 1)
+
+
+def broken_reading(monkeypatch, error):
+    """Let every image be read by a disk with a fault."""
+    read = Path.open
+
+    def opened(path, *args, **options):
+        if "images" in path.parts:
+            raise error
+        return read(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_images_that_the_disk_does_not_give_back_now_are_not_called_unsuitable(
+    workplace, monkeypatch, number
+):
+    job = workplace.queue_phantom()
+    with monkeypatch.context() as broken:
+        broken_reading(broken, OSError(number, os.strerror(number), "image.dcm"))
+        assert workplace.runner().run_next()
+    row = workplace.job(job)
+    assert row.state is JobState.QUEUED
+    assert f"waits for storage: cannot read image.dcm: {os.strerror(number)}" in str(row.reason)
+
+    workplace.clock.now = row.not_before
+    assert workplace.runner().run_next()
+    assert (workplace.job(job).state, workplace.job(job).attempts) == (JobState.SEGMENTED, 1)
+
+
+def test_a_job_whose_image_is_gone_fails_and_says_which(workplace):
+    """It is kept until somebody decides, as one that is rejected would not be."""
+    job = workplace.queue_phantom()
+    path = workplace.spool.instance_paths(job)[3]
+    content = path.read_bytes()
+    path.unlink()
+    assert workplace.runner().run_next()
+
+    row = workplace.job(job)
+    assert (row.state, row.reason_code) == (JobState.FAILED, "image-missing")
+    assert f"{path}: No such file" in str(row.reason)
+
+    path.write_bytes(content)
+    workplace.queue.retry(job)
+    assert workplace.runner().run_next()
+    assert workplace.job(job).state is JobState.SEGMENTED
 
 
 def test_reason_of_an_unexpected_error_names_no_patient(workplace):

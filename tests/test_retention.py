@@ -215,6 +215,17 @@ def test_below_the_watermark_delivered_jobs_go_first_and_others_stay(queue, tmp_
     ]
 
 
+def test_of_much_that_is_due_no_more_is_purged_than_there_is_time_for(queue, spool, clock):
+    jobs = [delivered(queue, f"1.{number}") for number in range(5)]
+    later, time_for = clock.forward(days=31), iter([True, True, True, False])
+
+    assert purge_old(queue, spool, later, 30, may_go_on=lambda: next(time_for)) <= 3
+    left = [job for job in jobs if queue.job(job).state is JobState.DELIVERED]
+    assert 0 < len(left) < 5
+
+    assert purge_old(queue, spool, later, 30) == len(left)
+
+
 def test_below_the_watermark_the_oldest_go_and_no_more_than_needed(queue, tmp_path, clock, monkeypatch):
     jobs = []
     for number in range(4):
@@ -265,3 +276,22 @@ def test_a_job_retried_meanwhile_keeps_its_files(queue, spool, clock, monkeypatc
 
     assert purge_old(queue, spool, clock.now, 30) == 0
     assert len(spool.instance_paths(job)) == 1
+
+
+def test_a_purged_job_is_erased_too(queue, spool, clock):
+    job = delivered(queue)
+    assert purge_old(queue, spool, clock.forward(days=31), 30) == 1
+    erase(queue, spool, job, "erased by ada")
+    assert queue.job(job).patient_id == ""
+
+
+def test_a_patient_is_named_until_his_files_are_gone(queue, spool, monkeypatch):
+    job = delivered(queue)
+
+    def full(_job):
+        raise StorageFull("cannot remove")
+
+    monkeypatch.setattr(spool, "purge", full)
+    with pytest.raises(StorageFull):
+        erase(queue, spool, job, "erased by ada")
+    assert [each.id for each in queue.jobs_of_patient("4711")] == [job]

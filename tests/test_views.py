@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from daemon.job_queue import open_queue
+from daemon.job_runner import RunnerReason
+from daemon.jobs import QueueReason
+from model.errors import ReasonCode
 from tests.job_rows import Clock, claimed, fail_next, held, image, queued, received, result, send_next, url_in
 
 ROOT = Path(__file__).parent.parent
@@ -208,3 +211,8 @@ def test_the_documentation_names_every_table_and_state(database):
     ]
 
     assert all(f"| `{name}` |" in text for name in tables)
+
+
+@pytest.mark.parametrize("code", [*ReasonCode, *QueueReason, *RunnerReason])
+def test_every_reason_code_stands_in_the_document(code):
+    assert f"`{code}`" in (ROOT / "docs" / "database.md").read_text()

@@ -240,6 +240,32 @@ def test_tick_purges_what_is_old_enough(workplace, start):
     assert not workplace.spool.result_path(job).exists()
 
 
+def test_a_tick_goes_on_with_the_next_where_much_is_to_be_purged(workplace, start, monkeypatch):
+    """Else the supervisor would take the worker for dead, with the job under way."""
+    with ReceivingPeer() as tps:
+        workplace.ports = {"tps": tps.port}
+        jobs = [workplace.segmented(seed) for seed in range(3)]
+        workplace.deliver_all_due()
+    settings = workplace.settings().model_copy(
+        update={"retention": workplace.settings().retention.model_copy(update={"days": 0.0})}
+    )
+    workplace.settings = lambda: settings
+    monkeypatch.setattr("daemon.worker.TIDYING_SECONDS", 0.2)
+    purge = workplace.spool.purge
+    monkeypatch.setattr(workplace.spool, "purge", lambda job: (Event().wait(0.3), purge(job)))
+    worker = start()
+
+    def purged():
+        return sum(workplace.job(job).state is JobState.PURGED for job in jobs)
+
+    worker.tick()
+    assert purged() == 1
+    worker.tick()
+    assert purged() == 2
+    worker.tick()
+    assert purged() == 3
+
+
 def test_failed_delivery_of_one_job_does_not_hold_the_others(workplace, start):
     with ReceivingPeer(statuses=[0xC000]) as tps:
         workplace.ports = {"tps": tps.port}

@@ -194,6 +194,11 @@ def _case(
     except SeriesUnsuitable as error:
         report.left_out(f"{name} ({index.name(index.series[uid][0].path.parent)})", f"{error.code}: {error}")
         return None
+    except OSError as error:
+        report.left_out(
+            f"{name} ({index.name(index.series[uid][0].path.parent)})", f"cannot be read: {error}"
+        )
+        return None
     for remark in volume.remarks:
         report.remark(name, remark)
     report.origin(name, f"{index.name(index.series[uid][0].path.parent)}, {index.name(chosen.header.path)}")
