@@ -446,6 +446,8 @@ LIMITS = """## What is not known
 - An organ left out altogether is no finding here, and half an organ passes where organs differ by more.
 - Organs are told to be upside down by their order, so one or two organs that were contoured alone cannot be.
 - How often parts are found apart from an organ, which are left out (`parts-left-out`), is not counted here.
+- Two acquisitions in turn (`slices-alternate`) are told by the patient's movement between them, from about 4 mm on
+  where slices lie 2.5 mm apart; no such image of a patient was at hand.
 - Mean probability does not tell a good contour from a fair one."""
 
 

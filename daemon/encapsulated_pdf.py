@@ -1,9 +1,19 @@
 """The Encapsulated PDF IOD (PS3.3 A.45.1): the QA sheet as a document in the CT's study."""
 
+from collections.abc import Sequence
+
 from highdicom.base import SOPClass
 from pydicom.uid import EncapsulatedPDFStorage
 
-from daemon.result_header import MAX_LO, ModelIdentity, ResultIdentity, new_result, plain, referenced_slices
+from daemon.result_header import (
+    MAX_LO,
+    ModelIdentity,
+    ResultIdentity,
+    new_result,
+    plain,
+    referenced_slices,
+    series_description,
+)
 from model.ct import CTVolume
 
 SERIES_NUMBER = 903
@@ -17,6 +27,7 @@ def build_encapsulated_pdf(
     model: ModelIdentity,
     *,
     identifies: bool,
+    doubts: Sequence[str] = (),
     title: str = "QA sheet of automatic contours",
 ) -> SOPClass:
     """Wrap a PDF in a DICOM object of the CT's study; the same arguments make the same bytes.
@@ -27,6 +38,8 @@ def build_encapsulated_pdf(
         The CT; its header gives patient and study, and its slices are named as the source.
     identifies
         Whether the document names the patient (Burned In Annotation).
+    doubts
+        What is doubtful, for the series' description, as in the structure set.
     title
         What archives list it as; written as ASCII.
 
@@ -44,7 +57,7 @@ def build_encapsulated_pdf(
         model,
         modality="DOC",
         series_number=SERIES_NUMBER,
-        series_description=SERIES_DESCRIPTION,
+        series_description=series_description(SERIES_DESCRIPTION, doubts),
     )
     # SC Equipment (C.8.6.1)
     result.ConversionType = "SYN"

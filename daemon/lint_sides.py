@@ -22,6 +22,12 @@ WRONG_SIDE = warning(
     "Look at it in the images.",
     "PS3.3 C.7.6.2: x grows to the patient's left",
 )
+CONTOUR_ON_OTHER_SIDE = warning(
+    "contour-side-doubtful",
+    "some contours of an ROI named left or right lie wholly on the other side of the patient's middle",
+    "Look at these slices; delete what was drawn by mistake, or exchange it with the partner's.",
+    "PS3.3 C.7.6.2: x grows to the patient's left",
+)
 UPSIDE_DOWN = warning(
     "order-upside-down",
     "organs lie above each other in an order that no patient has",
@@ -34,7 +40,7 @@ BACK_TO_FRONT = warning(
     "Look whether y is inverted.",
     "TotalSegmentator 2.18.0",
 )
-RULES = (SWAPPED, WRONG_SIDE, UPSIDE_DOWN, BACK_TO_FRONT)
+RULES = (SWAPPED, WRONG_SIDE, CONTOUR_ON_OTHER_SIDE, UPSIDE_DOWN, BACK_TO_FRONT)
 
 MARGIN_MM = 5.0
 """How far beyond the middle an ROI must lie before its side, or order, is doubted."""
@@ -93,6 +99,22 @@ def check_sides(view: StructureSetView) -> Iterator[Finding]:
                 yield WRONG_SIDE.at(
                     roi.path, f"{roi.name} lies {-off:.1f} mm beyond the middle: {x}", roi.name
                 )
+        for roi in (each for rois in by_side[which].values() for each in rois):
+            yield from _stray_contours(roi, sign, middle)
+
+
+def _stray_contours(roi: RoiView, sign: int, middle_mm: float) -> Iterator[Finding]:
+    """Contours beyond the middle of an ROI that as a whole is where its name says; else that is told already."""
+    if sign * (roi.centre_mm[0] - middle_mm) < -MARGIN_MM:
+        return
+    stray = [each for each in roi.outlines if (sign * (each.points[:, 0] - middle_mm)).max() < -MARGIN_MM]
+    if stray:
+        places = (
+            f"{len(stray)} of {len(roi.outlines)} contours of {roi.name}, the first at z {stray[0].z_mm} mm"
+        )
+        yield CONTOUR_ON_OTHER_SIDE.at(
+            stray[0].path, f"{places}, lie beyond the middle at x {middle_mm:.1f} mm", roi.name
+        )
 
 
 def _by_stem(rois: Iterable[RoiView]) -> dict[str, list[RoiView]]:

@@ -60,7 +60,13 @@ def patient_line(header: Dataset, *, identify: bool) -> str:
     if not identify:
         return "Patient not named on this sheet"
     name, number = header.get("PatientName"), header.get("PatientID")
-    return f"{_name(name) or 'no name'}  ·  ID {number or 'none'}"
+    return f"{_told_apart(_name(name)) or 'no name'}  ·  ID {_told_apart(number) or 'none'}"
+
+
+def _told_apart(identifier: object) -> str:
+    """Write the numbers of letters that the font lacks: with question marks two patients would have one name."""
+    known = _glyphs()
+    return "".join(c if ord(c) in known or c.isspace() else f"\\u{ord(c):04x}" for c in str(identifier or ""))
 
 
 def study_line(volume: CTVolume, header: Dataset, *, identify: bool) -> str:

@@ -177,21 +177,25 @@ def _segmentation(
     _wanted: WantedObject, contoured: Contoured, rois: Sequence[ROI], identity: ResultIdentity
 ) -> Dataset:
     masks = {roi.organ: roi.mask for roi in rois if roi.organ and roi.is_found}
-    return build_segmentation(contoured.volume, masks, identity, contoured.model)
+    return build_segmentation(contoured.volume, masks, identity, contoured.model, contoured.doubts)
 
 
 def _secondary_capture(
     _wanted: WantedObject, contoured: Contoured, _rois: Sequence[ROI], identity: ResultIdentity
 ) -> Dataset:
     rgb = rgb_of_png(contoured.qa_sheet.png)
-    return build_secondary_capture(rgb, contoured.volume, identity, contoured.model, identifies=True)
+    return build_secondary_capture(
+        rgb, contoured.volume, identity, contoured.model, identifies=True, doubts=contoured.doubts
+    )
 
 
 def _pdf(
     _wanted: WantedObject, contoured: Contoured, _rois: Sequence[ROI], identity: ResultIdentity
 ) -> Dataset:
     pdf = contoured.qa_sheet.pdf
-    return build_encapsulated_pdf(pdf, contoured.volume, identity, contoured.model, identifies=True)
+    return build_encapsulated_pdf(
+        pdf, contoured.volume, identity, contoured.model, identifies=True, doubts=contoured.doubts
+    )
 
 
 _BUILDERS: Mapping[

@@ -1,7 +1,7 @@
 """What the objects of a job have in common: patient, study, series, equipment, dates, references to the CT."""
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -28,6 +28,8 @@ _UNKNOWN = "unknown"
 
 MAX_LO = 64
 """Characters of a Long String (PS3.5 6.2)."""
+
+_SUSPICIOUS = "CHECK: {} - NEEDS REVIEW"
 
 MAX_ST = 1024
 """Characters of a Short Text."""
@@ -165,6 +167,18 @@ def _decode(element: DataElement) -> None:
         for item in element.value or ():
             for inner in item:
                 _decode(inner)
+
+
+def series_description(usual: str, doubts: Sequence[str]) -> str:
+    """LO, at most 64 characters: doubts come first, as lists cut the end; names that have no room are counted."""
+    if not doubts:
+        return usual
+    for shown in range(len(doubts), 0, -1):
+        rest = f" +{len(doubts) - shown}" if shown < len(doubts) else ""
+        words = _SUSPICIOUS.format(", ".join(doubts[:shown]) + rest)
+        if len(words) <= MAX_LO:
+            return words
+    return _SUSPICIOUS.format(f"{len(doubts)} doubts")
 
 
 def plain(text: str, limit: int) -> str:

@@ -1,5 +1,6 @@
 """The Secondary Capture Image IOD (PS3.3 A.8.1): the QA sheet as a picture in the CT's study."""
 
+from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
@@ -7,7 +8,14 @@ from highdicom.base import SOPClass
 from numpy.typing import NDArray
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from daemon.result_header import ModelIdentity, ResultIdentity, date_and_time, new_result, referenced_slices
+from daemon.result_header import (
+    ModelIdentity,
+    ResultIdentity,
+    date_and_time,
+    new_result,
+    referenced_slices,
+    series_description,
+)
 from model.ct import CTVolume
 
 SERIES_NUMBER = 902
@@ -21,6 +29,7 @@ def build_secondary_capture(
     model: ModelIdentity,
     *,
     identifies: bool,
+    doubts: Sequence[str] = (),
 ) -> SOPClass:
     """Make a secondary capture of a picture; the same arguments make the same bytes.
 
@@ -34,6 +43,8 @@ def build_secondary_capture(
         The CT; its header gives patient and study, and its slices are named as the source.
     identifies
         Whether the picture names the patient (Burned In Annotation).
+    doubts
+        What is doubtful, for the series' description, as in the structure set.
 
     Raises
     ------
@@ -49,7 +60,7 @@ def build_secondary_capture(
         model,
         modality="OT",
         series_number=SERIES_NUMBER,
-        series_description=SERIES_DESCRIPTION,
+        series_description=series_description(SERIES_DESCRIPTION, doubts),
     )
     result.Laterality = None
     # SC Equipment (C.8.6.1) and SC Image (C.8.6.2)

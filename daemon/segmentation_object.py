@@ -33,6 +33,7 @@ from daemon.result_header import (
     readable,
     referenced_slice,
     referenced_slices,
+    series_description,
 )
 from model.ct import CTVolume
 from model.geometry import POSITION_TOLERANCE_MM, Mask, SliceGrid
@@ -66,7 +67,11 @@ class _Frame:
 
 
 def build_segmentation(
-    volume: CTVolume, masks: Mapping[str, Mask], identity: ResultIdentity, model: ModelIdentity
+    volume: CTVolume,
+    masks: Mapping[str, Mask],
+    identity: ResultIdentity,
+    model: ModelIdentity,
+    doubts: Sequence[str] = (),
 ) -> SOPClass:
     """Make the segmentation of one volume; the same arguments make the same bytes.
 
@@ -84,6 +89,8 @@ def build_segmentation(
     masks
         By TG-263 name, on the volume's grid; organs may overlap, and one without voxels is left out, as it is
         from a structure set. Segments are in the order of `STRUCTURES`, numbered from 1 without gaps.
+    doubts
+        What is doubtful, for the series' description, as in the structure set.
 
     Raises
     ------
@@ -102,7 +109,7 @@ def build_segmentation(
         model,
         modality="SEG",
         series_number=SERIES_NUMBER,
-        series_description=SERIES_DESCRIPTION,
+        series_description=series_description(SERIES_DESCRIPTION, doubts),
     )
     # Frame of Reference (C.7.4.1)
     result.FrameOfReferenceUID = header.FrameOfReferenceUID

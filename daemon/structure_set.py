@@ -23,6 +23,7 @@ from daemon.result_header import (
     date_and_time,
     plain,
     readable,
+    series_description,
     software_version,
 )
 from daemon.short_names import short_names, shortening_remarks
@@ -34,7 +35,6 @@ STRUCTURE_SET_LABEL = "AUTO UNREVIEWED"
 """SH: longer than 16 characters and some planning systems refuse the whole object."""
 
 SERIES_DESCRIPTION = "Automatic contours - NEEDS REVIEW"
-_SUSPICIOUS = "CHECK: {} - NEEDS REVIEW"
 
 SERIES_NUMBER = 900
 """Behind the series that scanners number, so that lists show the contours after their images."""
@@ -69,7 +69,7 @@ class RTStructureSet(SOPClass):
             manufacturer=MANUFACTURER,
             manufacturer_model_name=MANUFACTURER,
             software_versions=software_version(),
-            series_description=_series_description(doubts),
+            series_description=series_description(SERIES_DESCRIPTION, doubts),
             transfer_syntax_uid=ImplicitVRLittleEndian,
         )
         self.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
@@ -153,18 +153,6 @@ def _called(roi: ROI, name: str) -> ROI:
         return roi
     sentences = filter(None, (f"{roi.name} in the template", roi.remark))
     return replace(roi, name=name, remark=". ".join(sentences))
-
-
-def _series_description(doubts: Sequence[str]) -> str:
-    """LO, at most 64 characters: doubts come first, as lists cut the end; names that have no room are counted."""
-    if not doubts:
-        return SERIES_DESCRIPTION
-    for shown in range(len(doubts), 0, -1):
-        rest = f" +{len(doubts) - shown}" if shown < len(doubts) else ""
-        words = _SUSPICIOUS.format(", ".join(doubts[:shown]) + rest)
-        if len(words) <= MAX_LO:
-            return words
-    return _SUSPICIOUS.format(f"{len(doubts)} doubts")
 
 
 def _description(model: ModelIdentity, remarks: Sequence[str]) -> str:

@@ -240,6 +240,10 @@ def _require_frame_as_described(image: Dataset) -> None:
     if frames != 1:
         raise ValueError(f"{frames} frames instead of one")
     syntax = UID(image.file_meta.TransferSyntaxUID)
+    if not syntax.is_encapsulated and image.get("HighBit", image.BitsStored - 1) != image.BitsStored - 1:
+        raise ValueError(
+            f"High Bit {image.HighBit} of {image.BitsStored} stored bits, not {image.BitsStored - 1}"
+        )
     line_bytes, expected_bytes = _native_bytes(image)
     if not syntax.is_encapsulated:
         found = len(image.PixelData)

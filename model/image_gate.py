@@ -66,6 +66,17 @@ MOST_PADDING_INSIDE = 0.1
 """Share of the inscribed circle; where more has padding's value, air cannot be told from padding."""
 
 
+LEAST_STEP = 0.9
+"""Change over two slices in changes over one. It grows with distance in any body, and noise alone has 1;
+195 images of patients have 1.6 to 1.9, and 0.9 and less where every second slice is moved by 4 mm."""
+FEWEST_STEPS = 8
+LEAST_STEP_HU = 0.5
+STEP_HU = (-1000, 300)
+"""Metal and dense bone would outweigh all else."""
+STEP_PIXELS = 8
+"""Side of the squares that are averaged, so that noise counts little."""
+
+
 def examine_image(volume: CTVolume) -> tuple[Finding, ...]:
     """Judge an image before any network has seen it; takes a fraction of a second.
 
@@ -77,6 +88,7 @@ def examine_image(volume: CTVolume) -> tuple[Finding, ...]:
     return (
         *_hounsfield(coarse),
         *_metal(volume),
+        *_alternating(volume),
         *_field_of_view(coarse),
         *_anatomy(volume.sections),
     )
@@ -183,6 +195,38 @@ def _organs_in_air(volume: CTVolume, masks: Mapping[str, Mask]) -> list[Finding]
             text = f"{air:.0%} of it is air (below {AIR_BELOW_HU} HU); expected is at most {MOST_AIR:.0%}"
             findings.append(Finding("organ-in-air", Severity.WARNING, name, text))
     return findings
+
+
+def _alternating(volume: CTVolume) -> list[Finding]:
+    """Slices of two acquisitions in turn, between which the patient moved: each is most like the next but one."""
+    step = step_ratio(volume.hu)
+    if step is None or step >= LEAST_STEP:
+        return []
+    text = (
+        f"the next slice but one differs {step:.2f} times as much as the next; expected is {LEAST_STEP} at least. "
+        "Two acquisitions seem to lie between each other: send them as series of their own"
+    )
+    return [_hold("slices-alternate", text)]
+
+
+def step_ratio(hu: NDArray[np.int16]) -> float | None:
+    """Change over two slices in changes over one, the median of all; None where too few slices differ at all.
+
+    Parameters
+    ----------
+    hu
+        (slices, rows, columns) Hounsfield units.
+    """
+    slices, rows, columns = hu.shape
+    side = min(STEP_PIXELS, rows, columns)
+    whole = hu[:, : rows // side * side : 2, : columns // side * side : 2].clip(*STEP_HU)
+    half = max(side // 2, 1)
+    squares = whole.reshape(slices, -1, half, whole.shape[2] // half, half).mean((2, 4), dtype=np.float32)
+    one = np.abs(np.diff(squares, axis=0)).mean((1, 2))
+    two = np.abs(squares[2:] - squares[:-2]).mean((1, 2))
+    around = (one[1:] + one[:-1]) / 2
+    differs = around > LEAST_STEP_HU
+    return float(np.median(two[differs] / around[differs])) if differs.sum() >= FEWEST_STEPS else None
 
 
 # Hounsfield units

@@ -293,6 +293,7 @@ ALONE: dict[str, Breakage] = {
     # orientation
     "sides-swapped": lambda d: swap_names(d, "Parotid_L", "Parotid_R"),
     "side-doubtful": lambda d: rename(d, "Lens_R", "Lens_L"),
+    "contour-side-doubtful": lambda d: draw(contour(d), points_of(contour(d)) * (-1, 1, 1)),
     "order-upside-down": lambda d: change_all(d, lambda points: points * (1, 1, -1)),
     "order-back-to-front": lambda d: change_all(d, lambda points: points * (1, -1, 1)),
 }

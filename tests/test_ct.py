@@ -806,6 +806,13 @@ def test_metal_is_never_air(tmp_path):
     assert (volume.hu[:, 10, 10:12] == 32767).all()
 
 
+def test_bits_in_another_place_than_the_standard_wants_are_refused(tmp_path):
+    """Their values would be read wrongly."""
+    error = refusal(write_small(tmp_path, change=changing("BitsStored", 12)))
+    assert error.code == ReasonCode.UNDECODABLE
+    assert "High Bit 15 of 12 stored bits" in str(error)
+
+
 def test_values_are_rounded(tmp_path):
     volume = read_series(write_small(tmp_path, slope=0.7))
     stored_hu = np.rint(np.rint((phantom_hu(SMALL) + 1024) / 0.7) * 0.7 - 1024)

@@ -16,7 +16,7 @@ from model.body_sections import coarse_volume
 from model.ct import CTVolume
 from model.findings import Finding, Severity, gravest
 from model.geometry import Mask, SliceGrid
-from model.image_gate import examine_anatomy, examine_image
+from model.image_gate import examine_anatomy, examine_image, step_ratio
 from model.section_atlas import AS_GIVEN, WAYS, average_sections
 from tests.anatomy import average_anatomy
 from tests.paths import shared_data
@@ -65,6 +65,27 @@ def test_a_good_image_is_only_described() -> None:
     assert gravest(found) is Severity.NOTE
     assert "head above" in found[0].text
     assert "chest" in found[0].text
+
+
+def with_noise(hu: np.ndarray) -> np.ndarray:
+    return (hu + np.random.default_rng(1).normal(0, 200, hu.shape)).astype(np.int16)
+
+
+@pytest.mark.parametrize("seen", [lambda hu: hu, with_noise], ids=["clear", "noisy"])
+def test_two_acquisitions_between_which_the_patient_moved_are_held(seen: Callable) -> None:
+    """Contours of either would lie beside the organ on the other's slices."""
+    hu = seen(anatomy()[0].hu)
+    moved = hu.copy()
+    moved[1::2] = np.roll(hu[1::2], 4, axis=2)
+
+    assert "slices-alternate" not in codes(examine_image(with_hu(hu)))
+    (found,) = (each for each in examine_image(with_hu(moved)) if each.code == "slices-alternate")
+    assert found.severity is Severity.HOLD
+    assert "Two acquisitions" in found.text
+
+
+def test_slices_that_are_all_alike_do_not_alternate() -> None:
+    assert step_ratio(np.repeat(anatomy()[0].hu[80:81], 30, axis=0)) is None
 
 
 TURNS: dict[str, tuple[Callable, str]] = {

@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+from pydicom import Dataset
 
 from daemon import qa_sheet
 from daemon.qa_sheet import QASheet, _compose, build_qa_sheet
 from daemon.qa_sheet_table import rows_of
-from daemon.qa_sheet_words import drawable, shortened, width_points, wrapped
+from daemon.qa_sheet_words import drawable, patient_line, shortened, width_points, wrapped
 from daemon.result_building import Contoured
 from daemon.structure_template import ROI, apply_template, template_of
 from daemon.template_file import load_template
@@ -351,6 +352,19 @@ def test_neither_file_says_when_it_was_drawn():
     for word in (b"CreationDate", b"ModDate", b"matplotlib", b"Software"):
         assert word not in sheet().pdf
         assert word not in sheet().png
+
+
+def test_two_patients_whose_names_the_font_lacks_are_told_apart():
+    lines = set()
+    for name, number in (("王^小东", "病人-1"), ("李^大明", "住院-1")):
+        header = Dataset()
+        header.SpecificCharacterSet, header.PatientName, header.PatientID = "ISO_IR 192", name, number
+        lines.add(drawable(patient_line(header, identify=True)))
+
+    assert lines == {
+        r"\u738b, \u5c0f\u4e1c · ID \u75c5\u4eba-1",
+        r"\u674e, \u5927\u660e · ID \u4f4f\u9662-1",
+    }
 
 
 def test_the_sheet_is_drawn_with_the_findings_and_the_usual_volumes(monkeypatch):
