@@ -68,7 +68,7 @@ MOST_PADDING_INSIDE = 0.1
 
 LEAST_STEP = 0.9
 """Change over two slices in changes over one. It grows with distance in any body, and noise alone has 1;
-195 images of patients have 1.6 to 1.9, and 0.9 and less where every second slice is moved by 4 mm."""
+195 images of patients have 1.6 to 1.9. Every second slice moved by 4 mm, the average anatomy has 0.87."""
 FEWEST_STEPS = 8
 LEAST_STEP_HU = 0.5
 STEP_HU = (-1000, 300)
@@ -210,7 +210,7 @@ def _alternating(volume: CTVolume) -> list[Finding]:
 
 
 def step_ratio(hu: NDArray[np.int16]) -> float | None:
-    """Change over two slices in changes over one, the median of all; None where too few slices differ at all.
+    """Change over two slices in changes over one, the median of all; None where too little is there to tell.
 
     Parameters
     ----------
@@ -218,9 +218,11 @@ def step_ratio(hu: NDArray[np.int16]) -> float | None:
         (slices, rows, columns) Hounsfield units.
     """
     slices, rows, columns = hu.shape
-    side = min(STEP_PIXELS, rows, columns)
-    whole = hu[:, : rows // side * side : 2, : columns // side * side : 2].clip(*STEP_HU)
-    half = max(side // 2, 1)
+    if min(rows, columns) < STEP_PIXELS:
+        return None
+    rows, columns = (count // STEP_PIXELS * STEP_PIXELS for count in (rows, columns))
+    whole = hu[:, :rows:2, :columns:2].clip(*STEP_HU)
+    half = STEP_PIXELS // 2
     squares = whole.reshape(slices, -1, half, whole.shape[2] // half, half).mean((2, 4), dtype=np.float32)
     one = np.abs(np.diff(squares, axis=0)).mean((1, 2))
     two = np.abs(squares[2:] - squares[:-2]).mean((1, 2))

@@ -88,6 +88,12 @@ def test_slices_that_are_all_alike_do_not_alternate() -> None:
     assert step_ratio(np.repeat(anatomy()[0].hu[80:81], 30, axis=0)) is None
 
 
+@pytest.mark.parametrize("size", [(30, 7, 300), (9, 300, 300)], ids=["narrow", "short"])
+def test_of_a_little_nothing_is_said(size: tuple[int, int, int]) -> None:
+    hu = np.random.default_rng(1).integers(-1000, 300, size, dtype=np.int16)
+    assert step_ratio(hu) is None
+
+
 TURNS: dict[str, tuple[Callable, str]] = {
     "head and feet": (lambda hu: hu[::-1], "head and feet exchanged"),
     "front and back": (lambda hu: hu[:, ::-1], "front and back exchanged"),
