@@ -373,7 +373,7 @@ def chaos(
     seed: int,
     go_on: Callable[[Tally], bool],
     beat: Callable[[Tally], None] = lambda _tally: None,
-    settle_seconds: float = 600,
+    settle_seconds: float = 1200,
 ) -> Tally:
     """Run until `go_on` says no, settle, verify; the tally has what happened and every violation."""
     tally, rng = Tally(), random.Random(seed)

@@ -15,7 +15,7 @@ from tests.band_bundle import write_band_bundle
 from tests.conditions import accepts_tcp, free_port, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
-PROCESS_SECONDS = 90.0
+PROCESS_SECONDS = 180.0
 """How long anything may take that includes the start of a process on a busy machine."""
 
 CONFIG = """\
