@@ -184,21 +184,18 @@ def _never_block_for_ever(connection: socket.socket, seconds: float) -> None:
 
 
 def _no_connection(destination: Node, why: str) -> DeliveryOutcome:
-    address = f"{destination.host}:{destination.port}"
-    return DeliveryOutcome(
-        OutcomeKind.CONNECTION,
-        detail=f"no connection to {address}: {why}; check that the node runs there, "
-        f"its host and port in the configuration, and the firewall",
-    )
+    advice = "that the node runs there, its host and port in the configuration, and the firewall"
+    return _unreached("no connection to", destination, why, advice)
 
 
 def _no_tls(destination: Node, why: str) -> DeliveryOutcome:
-    address = f"{destination.host}:{destination.port}"
-    return DeliveryOutcome(
-        OutcomeKind.CONNECTION,
-        detail=f"TLS was not agreed upon with {address}: {why}; check that the port is that node's port for TLS, "
-        f"and certificate, authority and pin on both sides",
-    )
+    advice = "that the port is that node's port for TLS, and certificate, authority and pin on both sides"
+    return _unreached("TLS was not agreed upon with", destination, why, advice)
+
+
+def _unreached(what: str, destination: Node, why: str, advice: str) -> DeliveryOutcome:
+    detail = f"{what} {destination.host}:{destination.port}: {why}; check {advice}"
+    return DeliveryOutcome(OutcomeKind.CONNECTION, detail=detail)
 
 
 def _no_association(association: Association, destination: Node, timeouts: Timeouts) -> DeliveryOutcome:

@@ -617,6 +617,14 @@ def test_nothing_that_is_logged_about_an_instance_names_the_patient(bench):
     assert not any(secret in str(logged) for secret in ("Müller", "P-4711", "A-17"))
 
 
+def require_waits_for_its_association(bench):
+    """Whatever time passes, a series is complete once its sender is gone and not before."""
+    bench.clock.forward(seconds=5)
+    assert bench.completeness.tick() == 0
+    bench.completeness.association_closed(1)
+    assert bench.completeness.tick() == 1
+
+
 def test_an_image_that_changes_its_job_keeps_the_new_one_waiting(bench, monkeypatch):
     bench.completeness.association_opened(1)
     bench.store(ct_instance(SERIES, 1))
@@ -631,15 +639,10 @@ def test_an_image_that_changes_its_job_keeps_the_new_one_waiting(bench, monkeypa
 
     monkeypatch.setattr(bench.queue, "add_instance", claimed_meanwhile)
     assert bench.store(ct_instance(SERIES, 2)).status == 0
-    bench.clock.forward(seconds=5)
-    assert bench.completeness.tick() == 0
-    bench.completeness.association_closed(1)
-    assert bench.completeness.tick() == 1
+    require_waits_for_its_association(bench)
 
 
 def test_an_image_of_exactly_the_limit_is_taken(bench):
-    from daemon.reception import Reception
-
     one = ct_instance(SERIES, 1)
     bench.reception = Reception(bench.queue, bench.spool, bench.completeness, len(one.dataset_bytes))
     assert bench.store(one).status == 0
@@ -649,10 +652,7 @@ def test_an_image_sent_again_keeps_its_series_waiting(bench):
     bench.store(ct_instance(SERIES, 1))
     bench.completeness.association_opened(1)
     assert bench.store(ct_instance(SERIES, 1)).status == 0
-    bench.clock.forward(seconds=5)
-    assert bench.completeness.tick() == 0
-    bench.completeness.association_closed(1)
-    assert bench.completeness.tick() == 1
+    require_waits_for_its_association(bench)
 
 
 def test_an_image_with_an_empty_modality_is_taken(bench):

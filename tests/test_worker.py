@@ -225,15 +225,19 @@ def test_tick_takes_back_the_job_of_a_worker_that_died(workplace, start):
     assert workplace.job(job).attempts == 2
 
 
+def keeps_nothing(workplace):
+    """Have every job purged as soon as it is delivered."""
+    settings = workplace.settings()
+    retention = settings.retention.model_copy(update={"days": 0.0})
+    workplace.settings = lambda: settings.model_copy(update={"retention": retention})
+
+
 def test_tick_purges_what_is_old_enough(workplace, start):
     with ReceivingPeer() as tps:
         workplace.ports = {"tps": tps.port}
         job = workplace.segmented()
         workplace.deliver_all_due()
-    settings = workplace.settings().model_copy(
-        update={"retention": workplace.settings().retention.model_copy(update={"days": 0.0})}
-    )
-    workplace.settings = lambda: settings
+    keeps_nothing(workplace)
     start().tick()
 
     assert workplace.job(job).state is JobState.PURGED
@@ -246,10 +250,7 @@ def test_a_tick_goes_on_with_the_next_where_much_is_to_be_purged(workplace, star
         workplace.ports = {"tps": tps.port}
         jobs = [workplace.segmented(seed) for seed in range(3)]
         workplace.deliver_all_due()
-    settings = workplace.settings().model_copy(
-        update={"retention": workplace.settings().retention.model_copy(update={"days": 0.0})}
-    )
-    workplace.settings = lambda: settings
+    keeps_nothing(workplace)
     monkeypatch.setattr("daemon.worker.TIDYING_SECONDS", 0.2)
     purge = workplace.spool.purge
     monkeypatch.setattr(workplace.spool, "purge", lambda job: (Event().wait(0.3), purge(job)))

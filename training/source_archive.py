@@ -191,13 +191,9 @@ def _case(
     name = case_name(uid)
     try:
         volume = read_series([header.path for header in index.series[uid]])
-    except SeriesUnsuitable as error:
-        report.left_out(f"{name} ({index.name(index.series[uid][0].path.parent)})", f"{error.code}: {error}")
-        return None
-    except OSError as error:
-        report.left_out(
-            f"{name} ({index.name(index.series[uid][0].path.parent)})", f"cannot be read: {error}"
-        )
+    except (SeriesUnsuitable, OSError) as error:
+        what = error.code if isinstance(error, SeriesUnsuitable) else "cannot be read"
+        report.left_out(f"{name} ({index.name(index.series[uid][0].path.parent)})", f"{what}: {error}")
         return None
     for remark in volume.remarks:
         report.remark(name, remark)
